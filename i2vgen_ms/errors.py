@@ -1,0 +1,110 @@
+"""Every error this package raises on purpose, in one small tree.
+
+    I2VGenError
+    +-- ConfigurationError        configuration.json, or a part's options (also a ValueError)
+    |   `-- UnknownPartError      a type name that no catalogue entry or installed package provides
+    +-- ArgumentError             an argument of a call (also a ValueError)
+    +-- CheckpointError           a weight file that cannot be used
+    |   +-- UnsafeCheckpointError it asks for code to be run
+    |   +-- CorruptCheckpointError  truncated, damaged, or not a checkpoint at all
+    |   `-- MismatchedCheckpointError  tensors missing, unexpected or of another shape
+    +-- MediaError                a picture or a video that cannot be read or written
+    |   +-- UnreadableMediaError  damaged, empty, or of a format that is not accepted
+    |   +-- MediaLimitError       larger than the limits allow
+    |   `-- OutputError           the result cannot be written where it was asked for (also an OSError)
+    +-- HubError                  a model that cannot be found or downloaded
+    +-- DeviceError               a device that is not there, or out of memory
+    |   `-- OutOfMemoryError
+    +-- NonFiniteError            NaN or infinity where numbers were expected
+    `-- Cancelled                 the progress callback asked to stop
+
+Every class is built from one message, because modelscope re-raises constructor errors as `type(error)(text)`.
+A message says what was wrong, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class I2VGenError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class ConfigurationError(I2VGenError, ValueError):
+    """A configuration.json or a part's options are wrong; the message holds the JSON path."""
+
+
+class UnknownPartError(ConfigurationError):
+    """A type name that neither the catalogue nor an installed package provides."""
+
+
+class ArgumentError(I2VGenError, ValueError):
+    """An argument of a call is unknown, of the wrong type or out of range."""
+
+
+class CheckpointError(I2VGenError):
+    """A weight file cannot be used."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A pickle asks for a global that is not on the list of plain tensor containers."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """A weight file is truncated, damaged or not a checkpoint at all."""
+
+
+class MismatchedCheckpointError(CheckpointError):
+    """Tensors are missing, unexpected, or of another shape than the architecture's."""
+
+
+class MediaError(I2VGenError):
+    """A picture or a video cannot be read or written."""
+
+
+class UnreadableMediaError(MediaError, ValueError):
+    """A picture or a video is damaged, empty, or of a format that is not accepted."""
+
+
+class MediaLimitError(MediaError, ValueError):
+    """A picture, a video or a download is larger than the limits allow."""
+
+
+class OutputError(MediaError, OSError):
+    """The result cannot be written where it was asked for."""
+
+
+class HubError(I2VGenError):
+    """A model cannot be found or downloaded."""
+
+
+class DeviceError(I2VGenError, RuntimeError):
+    """A device was asked for that is not there or cannot do the work."""
+
+
+class OutOfMemoryError(DeviceError):
+    """The device ran out of memory; the message says what to lower."""
+
+
+class NonFiniteError(I2VGenError, ArithmeticError):
+    """NaN or infinity appeared; the message says at which stage and step."""
+
+
+class Cancelled(I2VGenError):
+    """The progress callback asked to stop; nothing was written."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Words for the end of an error about an unknown `name`: the nearest known name and the whole list.
+
+    >>> nearest('hune', ['ddim', 'heun'])
+    "did you mean 'heun'? Known: ddim, heun"
+    """
+    names = sorted(known)
+    if not names:
+        return "nothing is known here"
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Known: {', '.join(names)}"
