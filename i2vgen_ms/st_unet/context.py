@@ -1,0 +1,67 @@
+"""Context builders: what the cross-attention layers look at, `b n d`, made from what the encoders gave.
+
+One signature: `(text: b n d | None, image: b 1 d | None) -> b n d`. A builder knows nothing of the encoders.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from i2vgen_ms.errors import ArgumentError
+
+
+def _required(value: Tensor | None, what: str) -> Tensor:
+    if value is None:
+        raise ArgumentError(f"this network needs {what} as its condition, and none was given")
+    return value
+
+
+class VectorTokens(nn.Module):
+    """One vector `b 1 in` as `b tokens out`: Linear, SiLU, Linear."""
+
+    def __init__(self, in_channels: int, hidden_channels: int, tokens: int, channels: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.expand = nn.Linear(in_channels, hidden_channels)
+        self.project = nn.Linear(hidden_channels, tokens * channels)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        flat = self.project(F.silu(self.expand(vector)))
+        return flat.reshape(vector.shape[0], self.tokens, -1)
+
+
+class TextContext(nn.Module):
+    """Text tokens as they are (text-to-video, video-to-video)."""
+
+    def __init__(self, *, context_channels: int, embedding_channels: int) -> None:
+        super().__init__()
+
+    def forward(self, text: Tensor | None, image: Tensor | None) -> Tensor:
+        return _required(text, "text tokens (b n d)")
+
+
+class ImageVectorContext(nn.Module):
+    """An image vector as a few tokens (image-to-video)."""
+
+    def __init__(self, *, in_channels: int, tokens: int, context_channels: int, embedding_channels: int) -> None:
+        super().__init__()
+        self.image = VectorTokens(in_channels, embedding_channels, tokens, context_channels)
+
+    def forward(self, text: Tensor | None, image: Tensor | None) -> Tensor:
+        return self.image(_required(image, "an image vector (b 1 d)"))
+
+
+class TextAndImageContext(nn.Module):
+    """Text tokens followed by an image vector's tokens (VideoComposer, TF-T2V)."""
+
+    def __init__(
+        self, *, in_channels: int, hidden_channels: int, tokens: int, context_channels: int, embedding_channels: int
+    ) -> None:
+        super().__init__()
+        self.image = VectorTokens(in_channels, hidden_channels, tokens, context_channels)
+
+    def forward(self, text: Tensor | None, image: Tensor | None) -> Tensor:
+        tokens = self.image(_required(image, "an image vector (b 1 d)"))
+        return torch.cat([_required(text, "text tokens (b n d)"), tokens], dim=1)

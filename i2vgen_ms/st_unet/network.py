@@ -1,0 +1,277 @@
+"""The spatio-temporal UNet of I2VGen-XL, ModelScopeT2V and their family, as one network with switches.
+
+It is given noisy latents, a timestep and conditions, and returns the model output (noise, velocity or clean latents:
+that is the schedule's business). It knows nothing of prompts, pictures, samplers or weight files. Wang et al. 2023,
+"ModelScope text-to-video technical report"; Zhang et al. 2023, "I2VGen-XL".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.st_unet.embedding import NumberEmbedding
+from i2vgen_ms.st_unet.resample import Downsample, Upsample
+from i2vgen_ms.st_unet.residual import RESIDUAL_NORM_EPS, ResidualBlock
+from i2vgen_ms.st_unet.transformer import SpatialTransformer
+from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution
+from i2vgen_ms.tensors.ops import Ops
+
+
+class TemporalChoice(Protocol):
+    """How the network makes its temporal blocks; see temporal.py for what a block is."""
+
+    fixed_heads: bool
+
+    def block(self, *, channels: int, heads: int, head_channels: int, norm_groups: int, ops: Ops) -> nn.Module: ...
+
+    def shared_part(self, *, heads: int, head_channels: int) -> nn.Module | None: ...
+
+
+class _Stage(nn.Module):
+    """A residual block and, on levels that have it, attention within frames and over frames."""
+
+    def __init__(self, residual: ResidualBlock, spatial: nn.Module | None, temporal: nn.Module | None) -> None:
+        super().__init__()
+        self.residual, self.spatial, self.temporal = residual, spatial, temporal
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, shared: Any, skip_temporal: bool) -> Tensor:
+        x = self.residual(x, embedding, skip_temporal)
+        if self.spatial is not None:
+            x = self.spatial(x, context)
+        if self.temporal is not None and not skip_temporal:
+            x = self.temporal(x, shared)
+        return x
+
+
+class _Level(nn.Module):
+    """The stages of one resolution on the way down or up, and the change of resolution after them, if any."""
+
+    def __init__(self, stages: list[_Stage], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.stages, self.resample = nn.ModuleList(stages), resample
+
+
+class SpatioTemporalUNet(nn.Module):
+    """Latents, timestep and conditions to the model output.
+
+    Args:
+        latent_channels: channels of the noisy latents.
+        extra_channels: channels of further inputs put beside the latents (0: none).
+        out_channels: channels of the output.
+        channels: width of the finest level; `multipliers` gives each level's width in multiples of it.
+        residual_blocks: residual blocks a level on the way down (one more on the way up).
+        head_channels: channels of an attention head; `stem_heads` are the heads of the first temporal block.
+        attention_levels: levels (0 is the finest) that have attention; the middle always has.
+        context_channels: width of the context tokens.
+        norm_groups: groups of every group norm.
+        dropout: dropout of the residual blocks in training.
+        vertical_padding: (rows, columns) of padding of the halving convolutions; rows beyond 1 are cropped again after
+            doubling. (1, 1), or (2, 1) in the 720p networks.
+        fps_embedding: whether the frame rate is a condition.
+        context: makes the context builder of context.py from (context_channels, embedding_channels).
+        temporal: makes the temporal blocks of temporal.py.
+        ops: the operations table.
+    """
+
+    def __init__(
+        self,
+        *,
+        latent_channels: int,
+        extra_channels: int,
+        out_channels: int,
+        channels: int,
+        multipliers: Sequence[int],
+        residual_blocks: int,
+        head_channels: int,
+        stem_heads: int,
+        attention_levels: Sequence[int],
+        context_channels: int,
+        norm_groups: int,
+        dropout: float,
+        vertical_padding: Sequence[int],
+        fps_embedding: bool,
+        context: Callable[..., nn.Module],
+        temporal: TemporalChoice,
+        ops: Ops,
+    ) -> None:
+        super().__init__()
+        embedding = 4 * channels
+        widths = [channels * multiplier for multiplier in multipliers]
+        levels = range(len(widths))
+        padding = (vertical_padding[0], vertical_padding[1])
+        self.latent_channels, self.extra_channels, self.out_channels = latent_channels, extra_channels, out_channels
+        self.level_count, self.padding = len(widths), padding
+
+        def temporal_block(width: int, heads: int) -> nn.Module:
+            return temporal.block(
+                channels=width,
+                heads=stem_heads if temporal.fixed_heads else heads,
+                head_channels=head_channels,
+                norm_groups=norm_groups,
+                ops=ops,
+            )
+
+        def residual(in_width: int, out_width: int) -> ResidualBlock:
+            return ResidualBlock(
+                in_width,
+                out_width,
+                embedding_channels=embedding,
+                norm_groups=norm_groups,
+                dropout=dropout,
+                ops=ops,
+            )
+
+        def spatial(width: int) -> SpatialTransformer:
+            return SpatialTransformer(
+                width,
+                context_channels=context_channels,
+                heads=width // head_channels,
+                head_channels=head_channels,
+                norm_groups=norm_groups,
+                ops=ops,
+            )
+
+        def stage(in_width: int, level: int) -> _Stage:
+            width = widths[level]
+            if level not in attention_levels:
+                return _Stage(residual(in_width, width), None, None)
+            return _Stage(residual(in_width, width), spatial(width), temporal_block(width, width // head_channels))
+
+        self.time_embedding = NumberEmbedding(channels, embedding)
+        self.fps_embedding = NumberEmbedding(channels, embedding) if fps_embedding else None
+        self.context = context(context_channels=context_channels, embedding_channels=embedding)
+        self.temporal_shared = temporal.shared_part(heads=stem_heads, head_channels=head_channels)
+
+        self.stem = SpatialConvolution(latent_channels + extra_channels, channels, ops=ops)
+        self.stem_temporal = temporal_block(channels, stem_heads)
+        skips = [channels]
+        self.down = nn.ModuleList()
+        width = channels
+        for level in levels:
+            stages = []
+            for _ in range(residual_blocks):
+                stages.append(stage(width, level))
+                width = widths[level]
+                skips.append(width)
+            last = level == len(widths) - 1
+            if not last:
+                skips.append(width)
+            self.down.append(_Level(stages, None if last else Downsample(width, padding=padding, ops=ops)))
+
+        self.middle_in = _Stage(residual(width, width), spatial(width), temporal_block(width, width // head_channels))
+        self.middle_out = residual(width, width)
+
+        up: list[nn.Module] = []
+        for level in reversed(levels):
+            stages = []
+            for _ in range(residual_blocks + 1):
+                stages.append(stage(width + skips.pop(), level))
+                width = widths[level]
+            up.append(_Level(stages, Upsample(width, crop=padding[0] - 1, ops=ops) if level else None))
+        self.up = nn.ModuleList(reversed(up))  # up[level] is the way up on that level
+
+        self.head_norm = GroupNorm(width, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=True, ops=ops)
+        self.head = SpatialConvolution(width, out_channels, ops=ops)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights, which the activations have too."""
+        return self.stem.weight.dtype
+
+    def takes(self, height: int, width: int) -> bool:
+        """Whether latents of this size pass the levels and meet their skips at equal size."""
+        rows, columns = self.padding
+        for _ in range(self.level_count - 1):
+            halved = (height + 2 * rows - 3) // 2 + 1, (width + 2 * columns - 3) // 2 + 1
+            if (2 * halved[0] - 2 * (rows - 1), 2 * halved[1]) != (height, width):
+                return False
+            height, width = halved
+        return True
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        *,
+        text: Tensor | None = None,
+        image: Tensor | None = None,
+        fps: Tensor | None = None,
+        extra: Tensor | None = None,
+        skip_temporal: bool = False,
+    ) -> Tensor:
+        """The model output for noisy latents.
+
+        Args:
+            x: noisy latents `b c f h w`.
+            t: timesteps `b`, whole or not.
+            text: text tokens `b n d`; image: an image vector `b 1 d`; which of them is needed is the context builder's
+                choice.
+            fps: frame rates `b`, needed if the network is conditioned on them.
+            extra: further inputs `b e f h w`, needed if `extra_channels` > 0.
+            skip_temporal: leave out everything that mixes frames (training on single images).
+        Returns: `b out f h w` in the dtype of x.
+        Raises: ArgumentError for a missing condition or a size that the levels cannot halve and double.
+        """
+        self._check(x, fps, extra)
+        embedding, context = self._conditions(t, text, image, fps, frames=x.shape[2])
+        shared = self.temporal_shared(x.shape[2]) if self.temporal_shared is not None else None
+
+        inputs = x if extra is None else torch.cat([x, extra.to(x)], dim=1)
+        y = rearrange(inputs.to(self.dtype), "b c f h w -> b f h w c").contiguous()
+        y = self.stem(y)
+        if not skip_temporal:
+            y = self.stem_temporal(y, shared)
+
+        skips = [y]
+        for level in self.down:
+            for stage in level.stages:
+                y = stage(y, embedding, context, shared, skip_temporal)
+                skips.append(y)
+            if level.resample is not None:
+                y = level.resample(y)
+                skips.append(y)
+
+        y = self.middle_in(y, embedding, context, shared, skip_temporal)
+        y = self.middle_out(y, embedding, skip_temporal)
+
+        for level in reversed(self.up):
+            for stage in level.stages:
+                y = stage(torch.cat([y, skips.pop()], dim=-1), embedding, context, shared, skip_temporal)
+            if level.resample is not None:
+                y = level.resample(y)
+
+        y = self.head(self.head_norm(y, silu=True))
+        return rearrange(y, "b f h w c -> b c f h w").to(x.dtype)
+
+    def _conditions(
+        self, t: Tensor, text: Tensor | None, image: Tensor | None, fps: Tensor | None, *, frames: int
+    ) -> tuple[Tensor, Tensor]:
+        """The embedding `b e`, past the SiLU that every residual block begins with, and the context `(b f) n d`."""
+        embedding = self.time_embedding(t)
+        if self.fps_embedding is not None:
+            embedding = embedding + self.fps_embedding(fps)
+        tokens = self.context(
+            text if text is None else text.to(self.dtype), image if image is None else image.to(self.dtype)
+        )
+        return F.silu(embedding), tokens.repeat_interleave(frames, dim=0)
+
+    def _check(self, x: Tensor, fps: Tensor | None, extra: Tensor | None) -> None:
+        if x.ndim != 5 or x.shape[1] != self.latent_channels:
+            raise ArgumentError(f"latents must be b {self.latent_channels} f h w, not {tuple(x.shape)}")
+        if (extra is None) != (self.extra_channels == 0):
+            have = "none" if extra is None else tuple(extra.shape)
+            raise ArgumentError(f"this network takes {self.extra_channels} extra input channels; given: {have}")
+        if self.fps_embedding is not None and fps is None:
+            raise ArgumentError("this network is conditioned on the frame rate: give fps")
+        if not self.takes(*x.shape[3:]):
+            raise ArgumentError(
+                f"latents of {x.shape[3]}x{x.shape[4]} (rows x columns) do not survive {self.level_count - 1} halvings; "
+                "pad them to a size that does (see runtime.sizes)"
+            )

@@ -1,0 +1,35 @@
+"""Halving and doubling of each frame's size, between the levels of the network."""
+
+from __future__ import annotations
+
+from einops import repeat
+from torch import Tensor, nn
+
+from i2vgen_ms.tensors.layers import SpatialConvolution
+from i2vgen_ms.tensors.ops import Ops
+
+
+class Downsample(nn.Module):
+    """A convolution of stride 2 on `b f h w c`; padding is (rows, columns)."""
+
+    def __init__(self, channels: int, *, padding: tuple[int, int], ops: Ops) -> None:
+        super().__init__()
+        self.convolution = SpatialConvolution(channels, channels, stride=2, padding=padding, ops=ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convolution(x)
+
+
+class Upsample(nn.Module):
+    """Nearest-neighbour doubling of `b f h w c`, `crop` rows off at the top and the bottom, then a convolution."""
+
+    def __init__(self, channels: int, *, crop: int, ops: Ops) -> None:
+        super().__init__()
+        self.crop = crop
+        self.convolution = SpatialConvolution(channels, channels, ops=ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = repeat(x, "b f h w c -> b f (h two) (w also) c", two=2, also=2)
+        if self.crop:
+            x = x[:, :, self.crop : -self.crop].contiguous()
+        return self.convolution(x)

@@ -1,0 +1,66 @@
+"""The residual block: a convolution pair within frames, told the time, then four convolutions along frames."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution, TemporalConvolution
+from i2vgen_ms.tensors.ops import Ops
+
+RESIDUAL_NORM_EPS = 1e-5
+# published: the temporal convolutions' dropout is fixed, whatever the network's own is.
+TEMPORAL_DROPOUT = 0.1
+
+
+class TemporalConvolutions(nn.Module):
+    """Four times norm, SiLU, dropout (not the first), convolution along frames; a residual around all."""
+
+    def __init__(self, channels: int, *, norm_groups: int, ops: Ops) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(
+            GroupNorm(channels, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=False, ops=ops) for _ in range(4)
+        )
+        self.convolutions = nn.ModuleList(TemporalConvolution(channels, channels, ops=ops) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x
+        for index, (norm, convolution) in enumerate(zip(self.norms, self.convolutions, strict=True)):
+            y = norm(y, silu=True)
+            if index:
+                y = F.dropout(y, TEMPORAL_DROPOUT, self.training)
+            y = convolution(y)
+        return x + y
+
+
+class ResidualBlock(nn.Module):
+    """`b f h w in` to `b f h w out`, shifted by the embedding `b e` between its two convolutions."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embedding_channels: int,
+        norm_groups: int,
+        dropout: float,
+        ops: Ops,
+    ) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.norm_in = GroupNorm(in_channels, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=True, ops=ops)
+        self.conv_in = SpatialConvolution(in_channels, out_channels, ops=ops)
+        self.embedding = nn.Linear(embedding_channels, out_channels)
+        self.norm_out = GroupNorm(out_channels, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=True, ops=ops)
+        self.conv_out = SpatialConvolution(out_channels, out_channels, ops=ops)
+        self.skip = nn.Linear(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+        self.temporal = TemporalConvolutions(out_channels, norm_groups=norm_groups, ops=ops)
+
+    def forward(self, x: Tensor, embedding: Tensor, skip_temporal: bool) -> Tensor:
+        """`x: b f h w c`, `embedding: b e` after its SiLU; skip_temporal leaves the convolutions along frames out."""
+        y = self.conv_in(self.norm_in(x, silu=True))
+        y = y + rearrange(self.embedding(embedding), "b c -> b 1 1 1 c")
+        y = F.dropout(self.norm_out(y, silu=True), self.dropout, self.training)
+        y = self.skip(x) + self.conv_out(y)
+        return y if skip_temporal else self.temporal(y)

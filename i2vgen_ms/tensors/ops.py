@@ -1,0 +1,76 @@
+"""The table of operations that networks are handed at construction, and its plain PyTorch definition.
+
+Everything here takes activations as `b f h w c` in memory and returns them so. A network knows what it computes (which
+weights, which order); the table knows how. The functions of this file are the definition: they run on every device, in
+training too, and anything faster has to agree with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from i2vgen_ms.tensors import attention
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, per_frame: bool, silu: bool = False
+) -> Tensor:
+    """Group normalisation (Wu and He 2018) of `x: b f h w c` over channel groups, then SiLU if asked.
+
+    per_frame: statistics of each frame on its own; otherwise of all frames of a video together.
+    """
+    pattern = "b f h w c -> (b f) c h w" if per_frame else "b f h w c -> b c f (h w)"
+    y = F.group_norm(rearrange(x, pattern), groups, weight, bias, eps)
+    y = F.silu(y) if silu else y
+    if per_frame:
+        return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
+    return rearrange(y, "b c f (h w) -> b f h w c", h=x.shape[2])
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """Layer normalisation (Ba et al. 2016) over the last axis."""
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def conv_spatial(x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, padding: tuple[int, int] = (1, 1)) -> Tensor:
+    """A convolution of each frame of `x: b f h w c` with `weight: o i kh kw`; padding is (rows, columns)."""
+    y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), weight, bias, stride=stride, padding=padding)
+    return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
+
+
+def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A convolution along the frames of `x: b f h w c` with `weight: o i k 1`, k odd, same number of frames."""
+    y = F.conv2d(rearrange(x, "b f h w c -> b c f (h w)"), weight, bias, padding=(weight.shape[2] // 2, 0))
+    return rearrange(y, "b c f (h w) -> b f h w c", h=x.shape[2])
+
+
+def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Gated linear unit with exact GELU (Shazeer 2020): `value * gelu(gate)`, `weight: 2o i` holding value, then gate."""
+    value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
+    return value * F.gelu(gate)
+
+
+@dataclass(frozen=True)
+class Ops:
+    """What a network calls for its heavy work. The defaults are the plain definitions of this module."""
+
+    attention: Attention = attention.sdpa
+    frame_attention: Attention | None = None
+    group_norm: Callable[..., Tensor] = group_norm
+    layer_norm: Callable[..., Tensor] = layer_norm
+    conv_spatial: Callable[..., Tensor] = conv_spatial
+    conv_temporal: Callable[..., Tensor] = conv_temporal
+    geglu: Callable[..., Tensor] = geglu
+
+    def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention over frames at every place; q, k, v and the result `b f n heads d`."""
+        if self.frame_attention is not None:
+            return self.frame_attention(q, k, v)
+        return attention.over_frames(self.attention, q, k, v)
