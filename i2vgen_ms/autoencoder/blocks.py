@@ -1,0 +1,94 @@
+"""What the encoder and the decoder are made of. Activations are `b f h w c`; no block looks beyond its frame."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution
+from i2vgen_ms.tensors.ops import Ops
+
+EPSILON = 1e-6
+
+
+def norm(channels: int, *, groups: int, ops: Ops) -> GroupNorm:
+    """The group normalisation of this network: each frame on its own."""
+    return GroupNorm(channels, groups=groups, eps=EPSILON, per_frame=True, ops=ops)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut, which is linear where the width changes (He et al. 2016)."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, groups: int, ops: Ops) -> None:
+        super().__init__()
+        self.peak_channels = max(3 * in_channels, in_channels + 3 * out_channels)
+        """The most channels alive at once: the input, and a normalisation that keeps two copies beside its own."""
+        self.norm1 = norm(in_channels, groups=groups, ops=ops)
+        self.conv1 = SpatialConvolution(in_channels, out_channels, ops=ops)
+        self.norm2 = norm(out_channels, groups=groups, ops=ops)
+        self.conv2 = SpatialConvolution(out_channels, out_channels, ops=ops)
+        self.shortcut = nn.Linear(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm1(x, silu=True)
+        h = self.conv1(h)
+        h = self.norm2(h, silu=True)
+        h = self.conv2(h)
+        return self.shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """Attention of one head among the places of a frame, added to its input."""
+
+    def __init__(self, channels: int, *, groups: int, ops: Ops) -> None:
+        super().__init__()
+        self.ops = ops
+        self.norm = norm(channels, groups=groups, ops=ops)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, f, h, w, c = x.shape
+        tokens = rearrange(self.norm(x), "b f h w c -> (b f) (h w) 1 c")
+        y = self.ops.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        return x + self.to_out(y).reshape(b, f, h, w, c)
+
+
+class Middle(nn.Module):
+    """The lowest resolution: a residual block, attention, a residual block."""
+
+    def __init__(self, channels: int, *, groups: int, ops: Ops) -> None:
+        super().__init__()
+        self.block1 = ResidualBlock(channels, channels, groups=groups, ops=ops)
+        self.attention = SelfAttention(channels, groups=groups, ops=ops)
+        self.block2 = ResidualBlock(channels, channels, groups=groups, ops=ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block2(self.attention(self.block1(x)))
+
+
+class Downsample(nn.Module):
+    """Half the height and width by a strided convolution that sees one row and one column beyond the end."""
+
+    def __init__(self, channels: int, *, ops: Ops) -> None:
+        super().__init__()
+        self.conv = SpatialConvolution(channels, channels, stride=2, padding=(0, 0), ops=ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # published: zeros at the right and at the bottom only, so the picture is not centred on the grid
+        return self.conv(F.pad(x, (0, 0, 0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the height and width: each place repeated, then a convolution."""
+
+    def __init__(self, channels: int, *, ops: Ops) -> None:
+        super().__init__()
+        self.conv = SpatialConvolution(channels, channels, ops=ops)
+
+    def forward(self, x: Tensor) -> Tensor:
+        larger = F.interpolate(rearrange(x, "b f h w c -> (b f) c h w"), scale_factor=2.0, mode="nearest")
+        return self.conv(rearrange(larger, "(b f) c h w -> b f h w c", b=x.shape[0]))
