@@ -1,0 +1,118 @@
+"""Random numbers of a run: the initial latents and what stochastic samplers add.
+
+Given generators or seeds; the global generators are neither read nor seeded. It does not know samplers; a sampler says
+which `kind` it needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from i2vgen_ms.errors import ArgumentError, nearest
+
+Noise = Callable[[float, float], Tensor]
+
+KINDS = ("none", "independent", "brownian")
+
+
+def initial(shape: Sequence[int], generator: Generator, offset_strength: float = 0.0) -> Tensor:
+    """Unit normal latents, `b c f h w`, fp32 on the CPU.
+
+    offset_strength: weight of a second draw `b c f 1 1`, one number a frame and channel (offset noise; the published
+    stage 1 uses 0.1). 0 draws nothing more.
+    """
+    latents = torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
+    if offset_strength:
+        offset = torch.randn((*latents.shape[:3], 1, 1), generator=generator, dtype=torch.float32)
+        latents = latents + offset_strength * offset
+    return latents
+
+
+class Independent:
+    """A fresh unit normal tensor each step, drawn on the CPU in fp32 and moved to where `like` is.
+
+    generator: one for the whole batch, or a sequence with one for each batch item.
+    """
+
+    def __init__(self, generator: Generator | Sequence[Generator], like: Tensor) -> None:
+        self._generators = [generator] if isinstance(generator, Generator) else list(generator)
+        self._like = like
+        batch = like.shape[0]
+        if len(self._generators) not in (1, batch):
+            raise ArgumentError(f"{len(self._generators)} generators for a batch of {batch}: give 1 or {batch}")
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor:
+        shape = (self._like.shape[0] // len(self._generators), *self._like.shape[1:])
+        draws = [torch.randn(shape, generator=g, dtype=torch.float32) for g in self._generators]
+        return torch.cat(draws).to(self._like.device, self._like.dtype)
+
+
+class Brownian:
+    """Increments of one Brownian path over sigma, each divided by the square root of its length.
+
+    The path is a function of the seed and of the range of the finite positive sigmas, not of the steps taken in
+    between, so that runs of different step counts see the same path (torchsde's tree; Li et al. 2020). It lives on
+    the device of `like` and is made when it is first asked for.
+
+    seed: one for the whole batch, or a sequence with one for each batch item.
+    """
+
+    def __init__(self, seed: int | Sequence[int], sigmas: Sequence[float], like: Tensor) -> None:
+        finite = [sigma for sigma in sigmas if 0 < sigma < math.inf]
+        self._range = (min(finite), max(finite)) if finite else (0.0, 0.0)
+        self._seeds = [seed] if isinstance(seed, int) else list(seed)
+        self._like = like
+        self._trees: list[Any] = []
+        batch = like.shape[0]
+        if len(self._seeds) not in (1, batch):
+            raise ArgumentError(f"{len(self._seeds)} Brownian seeds for a batch of {batch}: give 1 or {batch}")
+
+    def __call__(self, sigma: float, sigma_next: float) -> Tensor:
+        low, high = self._range
+        if not low <= sigma_next < sigma <= high:
+            raise ArgumentError(f"Brownian noise from sigma {sigma} to {sigma_next}: the path covers {low} to {high}")
+        if not self._trees:
+            self._trees = self._grow(low, high)
+        # published: the path runs towards larger sigma, so that a step down takes its negative increment
+        increment = -torch.cat([tree(sigma_next, sigma) for tree in self._trees])
+        return increment / math.sqrt(sigma - sigma_next)
+
+    def _grow(self, low: float, high: float) -> list[Any]:
+        import torchsde
+
+        shape = (self._like.shape[0] // len(self._seeds), *self._like.shape[1:])
+        start = torch.zeros(shape, device=self._like.device, dtype=self._like.dtype)
+        return [torchsde.BrownianTree(t0=low, w0=start, t1=high, entropy=seed) for seed in self._seeds]
+
+
+def make(
+    kind: str,
+    *,
+    generator: Generator | Sequence[Generator],
+    sigmas: Sequence[float],
+    like: Tensor,
+    seed: int | Sequence[int] | None = None,
+) -> Noise:
+    """The noise function a sampler of this `kind` needs: noise(sigma, sigma_next) -> unit normal, like `like`.
+
+    seed: of the Brownian path; None draws it from the generator (one draw a generator, for `brownian` only).
+    """
+    if kind == "none":
+        return _refuse
+    if kind == "independent":
+        return Independent(generator, like)
+    if kind != "brownian":
+        raise ArgumentError(f"noise kind {kind!r} is unknown: {nearest(kind, KINDS)}")
+    if seed is None:
+        generators = [generator] if isinstance(generator, Generator) else generator
+        seed = [int(torch.randint(0, 2**63 - 1, (), generator=g)) for g in generators]
+    return Brownian(seed, sigmas, like)
+
+
+def _refuse(sigma: float, sigma_next: float) -> Tensor:
+    raise ArgumentError("a sampler that declares noise='none' asked for noise; it must declare the kind it uses")
