@@ -1,0 +1,121 @@
+"""Lays an official hub folder's configuration.json over a shipped variant.
+
+Such a file has only `model.model_args` (file names, seed) and `model.model_cfg` (sizes); model_cfg may also describe
+the networks under the published keys `UNet`, `auto_encoder` and `embedder`. Knows the published key names and nothing
+of files or folders. What it does not know it lists, so that the reader can warn once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from i2vgen_ms.config.messages import explain
+from i2vgen_ms.config.published import AutoEncoder, Embedder, Hub, ModelCfg, UNetArgs, unknown_keys
+from i2vgen_ms.config.schema import FILE, Configuration
+from i2vgen_ms.config.towers import vision_of
+from i2vgen_ms.errors import ConfigurationError
+
+LATENT_SCALE = 8  # pixels of one latent, each way: the autoencoder halves three times
+
+
+class ConfigurationWarning(UserWarning):
+    """Something in a downloaded configuration.json was ignored."""
+
+
+def overlay(values: dict[str, Any], base: Configuration) -> tuple[dict[str, Any], list[str]]:
+    """`base` with the hub file's values in our layout, and the paths of the keys that mean nothing here."""
+    try:
+        hub = Hub.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, Hub, FILE)) from None
+    merged = base.to_json()
+    for section, ours in ((hub.model, merged["model"]), (hub.pipeline, merged["pipeline"])):
+        if section is not None and section.type not in (None, ours["type"]):
+            raise ConfigurationError(
+                f"{FILE}: type: {section.type!r} is not the class of the task {base.task!r}; expected {ours['type']!r}"
+            )
+    arguments, sizes = hub.model.model_args, hub.model.model_cfg
+    merged["weights"] = {
+        "encoder": arguments.ckpt_clip,
+        "st_unet": arguments.ckpt_unet,
+        "autoencoder": arguments.ckpt_autoencoder,
+    }
+    seed = arguments.seed if arguments.seed is not None else hub.seed
+    if seed is not None:
+        merged["seed"] = seed
+    _sizes(merged, sizes)
+    if sizes.UNet is not None:
+        _unet(merged["st_unet"], sizes.UNet)
+    if sizes.auto_encoder is not None:
+        _autoencoder(merged["autoencoder"], sizes.auto_encoder)
+    if sizes.embedder is not None:
+        _encoder(merged["encoder"], sizes.embedder)
+    return merged, unknown_keys(hub)
+
+
+def _sizes(merged: dict[str, Any], sizes: ModelCfg) -> None:
+    merged["batch_size"] = sizes.batch_size
+    merged["output"] |= {
+        "fps": sizes.target_fps,
+        "num_frames": sizes.max_frames,
+        "height": LATENT_SCALE * sizes.latent_hei,
+        "width": LATENT_SCALE * sizes.latent_wid,
+    }
+
+
+def _unet(ours: dict[str, Any], theirs: UNetArgs) -> None:
+    given = theirs.model_dump(exclude_none=True)
+    names = {
+        "in_dim": "latent_channels",
+        "out_dim": "out_channels",
+        "dim": "channels",
+        "dim_mult": "multipliers",
+        "num_res_blocks": "residual_blocks",
+        "head_dim": "head_channels",
+        "context_dim": "context_channels",
+        "dropout": "dropout",
+    }
+    ours |= {names[key]: value for key, value in given.items() if key in names}
+    if "num_heads" in theirs.model_fields_set:
+        # published: without a number the stem has one head for every 32 channels
+        ours["stem_heads"] = theirs.num_heads or max(1, ours["channels"] // 32)
+    if theirs.attn_scales is not None:
+        ours["attention_levels"] = theirs.levels()
+    width = theirs.y_dim or theirs.input_dim
+    if width is not None:
+        ours["context"]["in_channels"] = width
+    if theirs.num_tokens is not None:
+        ours["context"]["tokens"] = theirs.num_tokens
+
+
+def _autoencoder(ours: dict[str, Any], theirs: AutoEncoder) -> None:
+    if theirs.embed_dim is not None:
+        ours["embed_channels"] = theirs.embed_dim
+    if theirs.ddconfig is not None:
+        given = theirs.ddconfig.model_dump(exclude_none=True)
+        names = {
+            "ch": "channels",
+            "ch_mult": "multipliers",
+            "num_res_blocks": "residual_blocks",
+            "in_channels": "in_channels",
+            "z_channels": "latent_channels",
+        }
+        ours |= {names[key]: value for key, value in given.items() if key in names}
+
+
+def _encoder(ours: dict[str, Any], theirs: Embedder) -> None:
+    if theirs.arch is not None:
+        ours |= vision_of(theirs.arch)
+    if theirs.vit_resolution is not None:
+        side = theirs.vit_resolution[0]
+        if theirs.arch is not None and side != ours["vision"]["image_size"]:
+            raise ConfigurationError(
+                f"{FILE}: model.model_cfg.embedder.vit_resolution: {theirs.vit_resolution} does not fit the "
+                f"tower's image size {ours['vision']['image_size']}"
+            )
+        ours["vision"]["image_size"] = side
+    for key, value in (("mean", theirs.vit_mean), ("std", theirs.vit_std)):
+        if value is not None:
+            ours[key] = value
