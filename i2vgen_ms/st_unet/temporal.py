@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from i2vgen_ms.st_unet.transformer import TRANSFORMER_NORM_EPS, TransformerBlock
@@ -55,18 +55,18 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, *, heads: int, rotary_channels: int, buckets: int, max_distance: int) -> None:
         super().__init__()
-        from rotary_embedding_torch import RotaryEmbedding
-
         self.buckets, self.max_distance = buckets, max_distance
-        self.rotary = RotaryEmbedding(rotary_channels, cache_if_possible=False)
+        # published: the files hold the frequencies, so they are a tensor that is loaded, not a formula.
+        exponents = torch.arange(0, rotary_channels, 2, dtype=torch.float32) / rotary_channels
+        self.frequencies = nn.Parameter(10000**-exponents, requires_grad=False)
         self.bias = nn.Embedding(buckets, heads)
 
     def forward(self, frames: int) -> FramePositions:
         device = self.bias.weight.device
         position = torch.arange(frames, device=device)
         bias = self.bias(self._bucket(position[None, :] - position[:, None]))
-        angles = self.rotary(position.float())
-        return FramePositions(angles, rearrange(bias, "i j heads -> heads i j"))
+        angles = torch.outer(position.float(), self.frequencies.float())
+        return FramePositions(repeat(angles, "f r -> f (r two)", two=2), rearrange(bias, "i j heads -> heads i j"))
 
     def _bucket(self, distance: Tensor) -> Tensor:
         """T5's bidirectional buckets: half for each sign, small distances one each, larger ones by logarithm."""

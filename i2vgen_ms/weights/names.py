@@ -71,7 +71,7 @@ class StUNetLayout:
         vector = "context_embedding" if context == "image-vector" else "pre_image_condition"
         pairs |= _nested({"context.image": vector}, _PERCEPTRON)
         pairs |= {
-            "temporal_shared.rotary.freqs": "rotary_emb.freqs",
+            "temporal_shared.frequencies": "rotary_emb.freqs",
             "temporal_shared.bias.weight": "time_rel_pos_bias.relative_attention_bias.weight",
         }
         for part in self._down(), self._middle(), self._up():
