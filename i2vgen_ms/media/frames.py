@@ -1,0 +1,47 @@
+"""Frames: float video pixels to uint8.
+
+Given decoded pixels in [-1, 1]; gives back what is written to files. It knows no file and no network.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from i2vgen_ms.errors import ArgumentError, NonFiniteError
+
+
+def to_uint8(pixels: Any) -> npt.NDArray[np.uint8]:
+    """uint8 array of the shape of `pixels`; -1 becomes 0, 1 becomes 255, values outside are clipped.
+
+    `pixels` is a floating-point torch tensor on any device, or numpy array, of any shape. It is left untouched.
+    Values are rounded to the nearest level, halves to even: cutting the fraction off would darken a video by half a
+    level on average.
+
+    Raises NonFiniteError for NaN or infinity (which a plain cast turns silently into black), ArgumentError for
+    whole numbers.
+    """
+    if isinstance(pixels, np.ndarray):
+        if not np.issubdtype(pixels.dtype, np.floating):
+            raise ArgumentError(f"expected floating-point pixels in [-1, 1], got {pixels.dtype}")
+        if not np.isfinite(pixels).all():
+            raise _non_finite()
+        levels = pixels.astype(np.float32) * np.float32(127.5) + np.float32(127.5)
+        return np.rint(levels.clip(0, 255)).astype(np.uint8)
+    if not pixels.is_floating_point():
+        raise ArgumentError(f"expected floating-point pixels in [-1, 1], got {pixels.dtype}")
+    import torch
+
+    with torch.no_grad():
+        if not bool(torch.isfinite(pixels).all()):
+            raise _non_finite()
+        # mul makes a new tensor (float() alone would hand the input back), so the rest may work in place.
+        levels = pixels.detach().float().mul(127.5).add_(127.5).clamp_(0, 255).round_().to(torch.uint8)
+    array: npt.NDArray[np.uint8] = levels.cpu().numpy()
+    return array
+
+
+def _non_finite() -> NonFiniteError:
+    return NonFiniteError("decoded frames: NaN or infinity among the pixels; nothing is written")

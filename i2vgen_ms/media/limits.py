@@ -1,0 +1,53 @@
+"""Limits: how large a picture, a video or a download may be, and how long reading it may take.
+
+Given to everything that reads media, and checked before the work that they bound (before fetching, before decoding).
+It does not know what is read, nor who calls.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds on what is read; every one can be changed, none can be switched off.
+
+    `max_bytes`, `max_pixels`: an encoded picture's bytes, and its width times height.
+    `max_video_bytes`, `max_video_pixels`: an encoded video's bytes, and one frame's width times height.
+    `max_frames`, `max_clip_bytes`: frames of a decoded clip, and the bytes of all of them together.
+    `decode_seconds`: time for decoding a whole clip.
+    `connect_seconds`, `total_seconds`, `redirects`: of one download, all redirects included in the total.
+    `urls`: whether http and https addresses are followed at all.
+
+    Raises ValueError for a bound that is not positive (`redirects` may be 0).
+    """
+
+    max_bytes: int = 64 * MEBIBYTE
+    max_pixels: int = 64_000_000
+    max_video_bytes: int = 1024 * MEBIBYTE
+    max_video_pixels: int = 4096 * 2304
+    max_frames: int = 4096
+    max_clip_bytes: int = 1536 * MEBIBYTE
+    decode_seconds: float = 60.0
+    connect_seconds: float = 10.0
+    total_seconds: float = 30.0
+    redirects: int = 3
+    urls: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value < 0 or (value == 0 and field.name not in ("redirects", "urls")):
+                raise ValueError(f"Limits.{field.name} must be positive, not {value!r}")
+
+
+def words(count: int) -> str:
+    """A number of bytes for a message.
+
+    >>> words(67108864)
+    '64.0 MiB'
+    """
+    return f"{count / MEBIBYTE:.1f} MiB" if count >= MEBIBYTE else f"{count} bytes"
