@@ -126,11 +126,19 @@ class Output(Section):
     writer: Part
 
 
-class DtypeByDevice(Section):
-    """The dtype of the networks by the kind of device."""
+class DtypeByPart(Section):
+    """The dtype that each network computes in on one kind of device."""
 
-    cpu: Dtype
-    cuda: Dtype
+    encoder: Dtype
+    st_unet: Dtype
+    autoencoder: Dtype
+
+
+class DtypeByDevice(Section):
+    """The dtypes of the networks by the kind of device."""
+
+    cpu: DtypeByPart
+    cuda: DtypeByPart
 
 
 class Configuration(Section):
