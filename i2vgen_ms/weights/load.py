@@ -1,0 +1,107 @@
+"""Loading a weight file into a network that was built on the meta device.
+
+Given a network whose tensors have shapes but no data, a file, and the layout between them. Names, shapes and types
+are compared, both ways, before any data is read. Tensors become the file's own mapped pages; only those that must be
+of another type or on another device are copied, one at a time. It does not know what the network computes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from i2vgen_ms.errors import CheckpointError, MismatchedCheckpointError, NonFiniteError
+from i2vgen_ms.weights.checkpoint import Checkpoint, open_checkpoint
+from i2vgen_ms.weights.comparison import Comparison, compare
+from i2vgen_ms.weights.layout import IDENTITY, Layout
+from i2vgen_ms.weights.verified import Memory, is_finite, verify
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load(
+    module: Network,
+    source: str | os.PathLike[str] | Checkpoint,
+    layout: Layout = IDENTITY,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    check_finite: bool = True,
+    sha256: str | None = None,
+    memory: Memory | None = None,
+) -> Network:
+    """Gives `module`, built on the meta device, the tensors of a file, and returns it.
+
+    Args:
+        source: the file, or one that `open_checkpoint` opened.
+        layout: the file's names and shapes; ignored for a file that `convert` wrote.
+        dtype: of all real-number tensors; None leaves each as it is stored.
+        device: where the tensors go; None is the CPU. On the CPU, tensors of the right type stay mapped from the file.
+        check_finite: refuse NaN and infinity, also where `dtype` cannot hold a value.
+        sha256: of the whole file, if it is known what it should be.
+        memory: where it is remembered what was checked; None is the user's own.
+
+    Raises:
+        MismatchedCheckpointError: tensors are missing, unexpected, of another shape or type; ten of each are listed.
+        UnsafeCheckpointError, CorruptCheckpointError: see `open_checkpoint` and `verify`.
+        NonFiniteError: a tensor holds NaN or infinity, or values that `dtype` cannot hold.
+    """
+    memory = memory or Memory()
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(memory.twin(source))
+    comparison = matching(module, checkpoint, layout)
+    verify(checkpoint, comparison.pairs.values(), finite=check_finite, sha256=sha256, memory=memory)
+    target = torch.device(device or "cpu")
+    tensors = dict(_converted(checkpoint, comparison, dtype, target, check_finite))
+    module.load_state_dict(tensors, strict=True, assign=True)
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        if tensor.is_meta:
+            raise CheckpointError(f"{name} is neither in the file nor computed by the network; it has no values")
+    return module
+
+
+def matching(module: nn.Module, checkpoint: Checkpoint, layout: Layout = IDENTITY) -> Comparison:
+    """Compares a network with an opened file, reading headers only.
+
+    Raises MismatchedCheckpointError with a readable list unless the file holds exactly the network's tensors.
+    """
+    comparison = compare(module.state_dict(keep_vars=True), checkpoint, layout)
+    if not comparison.ok:
+        raise MismatchedCheckpointError(
+            f"{checkpoint.path} does not fit {type(module).__name__}:\n{comparison}\n"
+            "Use the file that belongs to this configuration, or describe its architecture in configuration.json."
+        )
+    return comparison
+
+
+def _converted(
+    checkpoint: Checkpoint,
+    comparison: Comparison,
+    dtype: torch.dtype | None,
+    device: torch.device,
+    check_finite: bool,
+) -> Iterator[tuple[str, Tensor]]:
+    """Our names and tensors, in the file's order so that it is read from front to back."""
+    for ours, published in sorted(comparison.pairs.items(), key=lambda pair: checkpoint[pair[1]].start):
+        record = checkpoint[published]
+        stored = record.load()
+        wanted = dtype if dtype is not None and stored.is_floating_point() else stored.dtype
+        tensor = comparison.layout.to_our_shape(ours, stored)
+        if wanted == stored.dtype and device.type == "cpu":
+            yield ours, tensor.contiguous()  # as it is mapped, unless it was saved transposed
+            continue
+        tensor = tensor.to(device).to(wanted).contiguous()
+        if check_finite and _narrower(wanted, stored.dtype) and not is_finite(tensor):
+            raise NonFiniteError(
+                f"{checkpoint.path}: {published} has values that {wanted} cannot hold; load it as float32"
+            )
+        record.release()
+        yield ours, tensor
+
+
+def _narrower(wanted: torch.dtype, stored: torch.dtype) -> bool:
+    """Whether a finite number of the stored type can be too large for the wanted one."""
+    return wanted.is_floating_point and torch.finfo(wanted).max < torch.finfo(stored).max
