@@ -74,25 +74,34 @@ def compare(wanted: Mapping[str, Tensor], checkpoint: Checkpoint, layout: Layout
         else:
             pairs[ours] = published
             target = wanted[ours]
-            try:
-                shape = layout.to_our_shape(ours, torch.empty(record.shape, device="meta")).shape
-            except (RuntimeError, ValueError, IndexError, TypeError):  # the file's shape does not fit the layout at all
-                shape = torch.Size(record.shape)
-                fits = False
-            else:
-                fits = shape == target.shape
-            if not fits:
-                misshaped.append(f"{_both(ours, published)}: {list(shape)} in the file, {list(target.shape)} wanted")
+            if not _fits(layout, ours, record.shape, target):
+                shapes = f"{list(record.shape)} in the file, {list(_published_shape(layout, ours, target))} wanted"
+                misshaped.append(f"{_both(ours, published)}: {shapes}")
             elif not _convertible(record.dtype, target.dtype):
                 mistyped.append(f"{_both(ours, published)}: {record.dtype} in the file, {target.dtype} wanted")
     missing = [
-        f"{_both(ours, _published(layout, ours))} {list(t.shape)}" for ours, t in wanted.items() if ours not in pairs
+        f"{_both(ours, _published(layout, ours))} {list(_published_shape(layout, ours, target))}"
+        for ours, target in wanted.items()
+        if ours not in pairs
     ]
     return Comparison(pairs, layout, missing, unexpected, misshaped, mistyped)
 
 
+def _fits(layout: Layout, ours: str, stored: tuple[int, ...], target: Tensor) -> bool:
+    """Whether the layout makes our shape of the stored one, by a view that gives the stored one back."""
+    try:
+        view = layout.to_our_shape(ours, torch.empty(stored, device="meta"))
+        return view.shape == target.shape and tuple(_published_shape(layout, ours, view)) == stored
+    except (RuntimeError, ValueError, LookupError, TypeError):  # a shape that the layout cannot treat at all
+        return False
+
+
+def _published_shape(layout: Layout, ours: str, tensor: Tensor) -> torch.Size:
+    return layout.to_published_shape(ours, torch.empty(tensor.shape, device="meta")).shape
+
+
 def _convertible(stored: torch.dtype, wanted: torch.dtype) -> bool:
-    """Real numbers of any precision stand for each other; integers, booleans and complex numbers only for themselves."""
+    """Real numbers of any precision stand for each other; integers, booleans, complex numbers for themselves only."""
     return stored == wanted or (stored.is_floating_point and wanted.is_floating_point)
 
 
