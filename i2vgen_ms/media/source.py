@@ -27,7 +27,7 @@ def describe(source: Any) -> str:
         text = re.sub(r"://[^/@]*@", "://***@", os.fsdecode(os.fspath(source)))
         return repr(text if len(text) <= 120 else text[:100] + "..." + text[-17:])
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return f"{len(source)} bytes"
+        return f"the data given ({len(source)} bytes)"
     return f"a {type(source).__name__}"
 
 

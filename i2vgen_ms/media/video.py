@@ -1,0 +1,206 @@
+"""Video: a clip's frames, as uint8 `f h w 3` RGB, with PyAV.
+
+Given a path, an http(s) address, bytes or a file object; FFmpeg itself only ever sees a file object, and only the
+demuxers named here, so that no playlist, pattern, device or address in a file or a name is followed. It does not know
+what the frames are for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from i2vgen_ms.errors import ArgumentError, I2VGenError, MediaLimitError, UnreadableMediaError
+from i2vgen_ms.media.limits import Limits, words
+from i2vgen_ms.media.source import describe, open_source
+
+Frame = npt.NDArray[np.uint8]
+
+DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "gif")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """What the file says about itself, before anything is decoded.
+
+    `width`, `height` as shown (rotation applied). `fps` frames a second; None when the file does not say.
+    `frames` as announced; 0 when the file does not say. `metadata` with keys in lower case.
+    """
+
+    width: int
+    height: int
+    fps: Fraction | None
+    frames: int
+    has_audio: bool
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """Decoded frames, uint8 `f h w 3` RGB; `truncated` when the file goes on after the last one."""
+
+    frames: Frame
+    info: VideoInfo
+    truncated: bool
+
+    @property
+    def fps(self) -> Fraction | None:
+        """Frames a second; None when the file does not say."""
+        return self.info.fps
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the file has a sound track (which is not read)."""
+        return self.info.has_audio
+
+
+class Video:
+    """An open video: `info` is there at once, iterating decodes frame by frame (once)."""
+
+    def __init__(self, container: Any, name: str, limits: Limits, threads: int) -> None:
+        self._container, self._name, self._limits = container, name, limits
+        streams = container.streams.video
+        if not streams:
+            raise UnreadableMediaError(f"{name} holds no video" + (", only sound" if container.streams.audio else ""))
+        self._stream = stream = streams[0]
+        context = stream.codec_context
+        if context is None:
+            raise UnreadableMediaError(f"{name}: its video codec is unknown")
+        self._check_size(context.width, context.height)
+        context.thread_count = threads
+        # A frame inside may announce another size than the file does: the decoder refuses it before it takes memory.
+        context.options = {"max_pixels": str(limits.max_video_pixels)}
+        self._frames = self._decode()
+        self._first = next(self._frames, None)
+        if self._first is None:
+            raise UnreadableMediaError(f"{name} holds no frame that can be decoded")
+        self.info = VideoInfo(
+            width=self._first.shape[1],
+            height=self._first.shape[0],
+            fps=_rate(container, stream),
+            frames=max(0, stream.frames),
+            has_audio=bool(container.streams.audio),
+            metadata={key.lower(): value for key, value in container.metadata.items()},
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._first is not None:
+            first, self._first = self._first, None
+            yield first
+        yield from self._frames
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width < 1 or height < 1:
+            raise UnreadableMediaError(f"{self._name} announces frames of {width}x{height} pixels")
+        if width * height > self._limits.max_video_pixels:
+            raise MediaLimitError(
+                f"{self._name} has frames of {width}x{height} = {width * height} pixels; "
+                f"at most {self._limits.max_video_pixels} are read"
+            )
+
+    def _decode(self) -> Iterator[Frame]:
+        spent, shape = 0.0, None
+        begun = time.monotonic()
+        try:
+            for frame in self._container.decode(self._stream):
+                # Only time in here counts, not what the caller does between two frames.
+                if spent + time.monotonic() - begun > self._limits.decode_seconds:
+                    raise MediaLimitError(
+                        f"{self._name} took more than {self._limits.decode_seconds:g} seconds to decode"
+                    )
+                self._check_size(frame.width, frame.height)
+                pixels = _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
+                if shape is not None and pixels.shape != shape:
+                    raise UnreadableMediaError(
+                        f"{self._name} changes its size from {shape[1]}x{shape[0]} to "
+                        f"{pixels.shape[1]}x{pixels.shape[0]} on the way"
+                    )
+                shape = pixels.shape
+                spent += time.monotonic() - begun
+                yield pixels
+                begun = time.monotonic()
+        except I2VGenError:
+            raise
+        except Exception as error:
+            raise UnreadableMediaError(f"{self._name} is damaged: {error}") from error
+
+
+@contextmanager
+def open_video(source: Any, *, limits: Limits | None = None, threads: int = 2) -> Iterator[Video]:
+    """An open video, for use with `with`; mp4, mov, mkv, webm, avi or gif. Only its first frame is decoded yet.
+
+    Raises UnreadableMediaError (missing, damaged, another format, no frames) and MediaLimitError, here or while
+    iterating.
+    """
+    limits = limits or Limits()
+    name = describe(source)
+    with open_source(source, limits=limits, max_bytes=limits.max_video_bytes) as file:
+        if not file.read(1):
+            raise UnreadableMediaError(f"{name} is empty")
+        file.seek(0)
+        try:
+            container = av.open(
+                file,
+                options={
+                    "format_whitelist": ",".join(DEMUXERS),
+                    "protocol_whitelist": "file",
+                    "max_pixels": str(limits.max_video_pixels),
+                },
+            )
+        except Exception as error:
+            raise UnreadableMediaError(
+                f"{name} is not a video, is damaged, or of a format that is not accepted (mp4, mov, mkv, webm, avi, "
+                f"gif): {error}"
+            ) from error
+        with container:
+            yield Video(container, name, limits, threads)
+
+
+def read_video(source: Any, *, max_frames: int, limits: Limits | None = None, threads: int = 2) -> Clip:
+    """The first `max_frames` frames of a video, rotated as the file asks for.
+
+    Raises what `open_video` does, MediaLimitError also when these frames together would take more memory than
+    `limits.max_clip_bytes`, and ArgumentError when `max_frames` is not 1 to `limits.max_frames`.
+    """
+    limits = limits or Limits()
+    if not 1 <= max_frames <= limits.max_frames:
+        raise ArgumentError(f"max_frames is 1 to {limits.max_frames}, not {max_frames}")
+    with open_video(source, limits=limits, threads=threads) as video:
+        height, width = video.info.height, video.info.width
+        room = min(max_frames, limits.max_clip_bytes // (3 * width * height))
+        # Reserved at once and filled on the way: a list that is joined at the end would need the memory twice.
+        frames = np.empty((room, height, width, 3), np.uint8)
+        count = 0
+        for frame in video:
+            if count == max_frames:
+                return Clip(frames=frames, info=video.info, truncated=True)
+            if count == room:
+                raise MediaLimitError(
+                    f"{describe(source)}: {count + 1} frames of {width}x{height} take more than "
+                    f"{words(limits.max_clip_bytes)}; read fewer (max_frames) or a smaller video"
+                )
+            frames[count] = frame
+            count += 1
+        return Clip(frames=frames[:count], info=video.info, truncated=False)
+
+
+def _rate(container: Any, stream: Any) -> Fraction | None:
+    rate = stream.average_rate or stream.guessed_rate
+    if container.format.name == "gif" and stream.frames and stream.duration:
+        # Its times are hundredths of a second: single frames are off, all together are not.
+        rate = stream.frames / (stream.duration * stream.time_base)
+    return Fraction(rate) if rate and rate > 0 else None
+
+
+def _upright(pixels: Frame, rotation: int) -> Frame:
+    """`rotation` degrees against the clock, as the file's display matrix says; only quarter turns are applied."""
+    turns = round(rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
