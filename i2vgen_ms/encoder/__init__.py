@@ -1,0 +1,1 @@
+"""From pictures and words to the context vectors that the network attends to."""
