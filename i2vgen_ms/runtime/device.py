@@ -1,0 +1,57 @@
+"""Which device to run on, and what to say when its memory is not enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from i2vgen_ms.errors import DeviceError, OutOfMemoryError
+
+
+def choose(name: str | torch.device | None = None) -> torch.device:
+    """The device of that name (`cpu`, `cuda`, `cuda:1`, `gpu`); without a name CUDA if there is one, else the CPU.
+
+    Raises: DeviceError for a name that is not a device, or a device that is not there. Nothing falls back silently.
+    """
+    if name is None:
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    text = str(name)
+    kind = text.replace("gpu", "cuda", 1) if text.startswith("gpu") else text
+    try:
+        device = torch.device(kind)
+    except RuntimeError as error:
+        raise DeviceError(f"device {text!r} is unknown; use 'cpu', 'cuda' or 'cuda:<number>'") from error
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise DeviceError(f"device {text!r} is not supported; use 'cpu', 'cuda' or 'cuda:<number>'")
+    if not torch.cuda.is_available():
+        raise DeviceError(f"device {text!r} was asked for, but torch finds no CUDA device; use device 'cpu'")
+    index, count = device.index or 0, torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(f"device {text!r} was asked for, but there are only {count} CUDA devices (from cuda:0)")
+    return torch.device("cuda", index)
+
+
+@contextmanager
+def memory_advice(stage: str) -> Iterator[None]:
+    """Turns running out of memory during `stage` into an OutOfMemoryError that says what to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        shortage = error
+    except RuntimeError as error:
+        # torch's CPU allocator has no exception class of its own.
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        shortage = error
+    else:
+        return
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    raise OutOfMemoryError(
+        f"out of memory while {stage}; use fewer frames (num_frames), a smaller width and height, dtype 'float16' on "
+        f"CUDA, or guidance branches 'sequential' ({str(shortage).splitlines()[0] if str(shortage) else 'no details'})"
+    ) from shortage
