@@ -34,7 +34,7 @@ def shipped(variant: str) -> Configuration:
     return read(data.configuration_folder() / variant)
 
 
-def read(folder: Path | str) -> Configuration:
+def read(folder: str | os.PathLike[str]) -> Configuration:
     """The configuration of the model folder `folder`.
 
     Our own layout (with "format") is read strictly. An official hub folder overlays the shipped variant of its task;
@@ -57,7 +57,7 @@ def read(folder: Path | str) -> Configuration:
     return configuration
 
 
-def weight_file(folder: Path | str, name: str) -> Path:
+def weight_file(folder: str | os.PathLike[str], name: str) -> Path:
     """The path of a weight file of a model folder, which need not exist.
 
     Raises ConfigurationError where the name, or a symbolic link, leads out of the folder. The one exception is the
@@ -88,7 +88,7 @@ def _file_in(folder: Path) -> Path:
 
 def _variant_of_task(task: object) -> str:
     """The variant that a hub folder of this task overlays: the one named like the task."""
-    tasks = [name for name in variants() if read(data.configuration_folder() / name).task == name]
+    tasks = [name for name in variants() if read_object(data.configuration_folder() / name / FILE).get("task") == name]
     if task not in tasks:
         raise ConfigurationError(
             f'{FILE}: task: {task!r:.80} has no shipped configuration to overlay (and "format" is not {FORMAT!r}); '
