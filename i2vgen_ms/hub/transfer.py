@@ -1,0 +1,103 @@
+"""Fetches the files of one hub repository into the cache, through ModelScope's client.
+
+What the client leaves open is done here: a hub that does not answer is found out within seconds, the names in the hub's
+list must stay inside the folder, and the disk must have the space. The client resumes partial files and verifies
+sizes and SHA-256 sums. Knows nothing of tasks or configurations.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from i2vgen_ms.errors import HubError
+from i2vgen_ms.hub.cache import describe, snapshot_folder
+
+CONNECT_SECONDS, READ_SECONDS = 3.0, 6.0  # for the first question; the client has its own limits for the files
+SPARE_BYTES = 64 << 20
+
+
+def fetch(model: str, revision: str) -> Iterator[Path]:
+    """Brings the folder of `model` at `revision` up to date. Yields the folder after configuration.json and at the end.
+
+    Raises HubError. An interrupted transfer leaves `NAME.incomplete` files, which the next one goes on with.
+    """
+    import requests
+    from modelscope_hub import HubApi
+    from modelscope_hub.config import HubConfig
+    from modelscope_hub.errors import HubError as ClientError
+
+    folder = snapshot_folder(model, revision)
+    api = HubApi(HubConfig())  # not the process-wide one: the environment may have changed since
+    _check_answers(HubConfig().endpoint or "", model)
+    try:
+        api = HubApi(HubConfig(endpoint=api.resolve_endpoint_for_read(model)))
+        files = [file for file in api.list_repo_files(model, "model", revision=revision) if not file.is_dir]
+        files.sort(key=lambda file: file.path != "configuration.json")
+        _check_names(model, [file.path for file in files])
+        _check_space(model, folder, files)
+        for file in files:
+            api.download_file(
+                model,
+                "model",
+                file.path,
+                revision=revision,
+                local_dir=folder,
+                expected_sha256=file.sha256,
+                file_size=file.size or None,
+            )
+            if file.path == "configuration.json":
+                yield folder
+    except (ClientError, requests.RequestException, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise HubError(f"{model} at revision {revision!r}: {reason}. {describe()}") from error
+    yield folder
+
+
+def _check_answers(endpoint: str, model: str) -> None:
+    """Raises HubError unless the hub answers something better than a server error, after three attempts."""
+    import requests
+
+    reason: object = None
+    for attempt in range(3):
+        time.sleep(0.3 * attempt)
+        try:
+            with requests.get(
+                f"{endpoint}/openapi/v1/models/{model}", timeout=(CONNECT_SECONDS, READ_SECONDS), stream=True
+            ) as answer:
+                if answer.status_code < 500:
+                    return
+                reason = f"HTTP {answer.status_code}"
+        except requests.RequestException as error:
+            reason = error
+            if isinstance(error, requests.Timeout):
+                break
+    raise HubError(f"the hub {endpoint} cannot be reached ({reason}), and {model} is not cached. {describe()}")
+
+
+def _check_names(model: str, names: Iterable[str]) -> None:
+    for name in names:
+        path = PurePosixPath(name)
+        inside = name.isprintable() and not (path.is_absolute() or ".." in path.parts or "\\" in name)
+        if not inside or PureWindowsPath(name).drive or not path.parts:
+            raise HubError(
+                f"{model}: the hub lists a file named {name!r}, which could leave the model's folder; refused"
+            )
+
+
+def _check_space(model: str, folder: Path, files: Iterable[Any]) -> None:
+    needed = 0
+    for file in files:
+        target = folder / file.path
+        present = [path for path in (target, target.with_name(f"{target.name}.incomplete")) if path.exists()]
+        needed += max(0, file.size - max((path.stat().st_size for path in present), default=0))
+    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(place).free
+    if needed and needed + SPARE_BYTES > free:
+        raise HubError(
+            f"{model} needs {needed / 1e9:.2f} GB more, and the disk of {place} has {free / 1e9:.2f} GB free; "
+            "free some space or point MODELSCOPE_CACHE to a larger disk"
+        )
