@@ -8,17 +8,19 @@ of another type or on another device are copied, one at a time. It does not know
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from i2vgen_ms.errors import CheckpointError, MismatchedCheckpointError, NonFiniteError
+from i2vgen_ms.errors import CheckpointError, MismatchedCheckpointError
+from i2vgen_ms.weights.cache import converted
+from i2vgen_ms.weights.casting import Casting
 from i2vgen_ms.weights.checkpoint import Checkpoint, open_checkpoint
 from i2vgen_ms.weights.comparison import Comparison, compare
 from i2vgen_ms.weights.layout import IDENTITY, Layout
-from i2vgen_ms.weights.verified import Memory, is_finite, verify
+from i2vgen_ms.weights.verified import Memory, verify
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -33,6 +35,7 @@ def load(
     check_finite: bool = True,
     sha256: str | None = None,
     memory: Memory | None = None,
+    cache: bool = False,
 ) -> Network:
     """Gives `module`, built on the meta device, the tensors of a file, and returns it.
 
@@ -44,6 +47,7 @@ def load(
         check_finite: refuse NaN and infinity, also where `dtype` cannot hold a value.
         sha256: of the whole file, if it is known what it should be.
         memory: where it is remembered what was checked; None is the user's own.
+        cache: keep a copy converted to `dtype` in this package's cache folder, and load it the next time.
 
     Raises:
         MismatchedCheckpointError: tensors are missing, unexpected, of another shape or type; ten of each are listed.
@@ -53,10 +57,12 @@ def load(
     memory = memory or Memory()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(memory.twin(source))
     comparison = matching(module, checkpoint, layout)
-    verify(checkpoint, comparison.pairs.values(), finite=check_finite, sha256=sha256, memory=memory)
-    target = torch.device(device or "cpu")
-    tensors = dict(_converted(checkpoint, comparison, dtype, target, check_finite))
-    module.load_state_dict(tensors, strict=True, assign=True)
+    digest = verify(checkpoint, comparison.pairs.values(), finite=check_finite, sha256=sha256, memory=memory)
+    casting = Casting(checkpoint, comparison, dtype, check_finite=check_finite)
+    if cache and casting.changes_types():
+        casting = converted(casting, digest, memory)
+    casting = replace(casting, device=device or "cpu")
+    module.load_state_dict({name: casting.tensor(name) for name in casting.names()}, strict=True, assign=True)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_meta:
             raise CheckpointError(f"{name} is neither in the file nor computed by the network; it has no values")
@@ -75,33 +81,3 @@ def matching(module: nn.Module, checkpoint: Checkpoint, layout: Layout = IDENTIT
             "Use the file that belongs to this configuration, or describe its architecture in configuration.json."
         )
     return comparison
-
-
-def _converted(
-    checkpoint: Checkpoint,
-    comparison: Comparison,
-    dtype: torch.dtype | None,
-    device: torch.device,
-    check_finite: bool,
-) -> Iterator[tuple[str, Tensor]]:
-    """Our names and tensors, in the file's order so that it is read from front to back."""
-    for ours, published in sorted(comparison.pairs.items(), key=lambda pair: checkpoint[pair[1]].start):
-        record = checkpoint[published]
-        stored = record.load()
-        wanted = dtype if dtype is not None and stored.is_floating_point() else stored.dtype
-        tensor = comparison.layout.to_our_shape(ours, stored)
-        if wanted == stored.dtype and device.type == "cpu":
-            yield ours, tensor.contiguous()  # as it is mapped, unless it was saved transposed
-            continue
-        tensor = tensor.to(device).to(wanted).contiguous()
-        if check_finite and _narrower(wanted, stored.dtype) and not is_finite(tensor):
-            raise NonFiniteError(
-                f"{checkpoint.path}: {published} has values that {wanted} cannot hold; load it as float32"
-            )
-        record.release()
-        yield ours, tensor
-
-
-def _narrower(wanted: torch.dtype, stored: torch.dtype) -> bool:
-    """Whether a finite number of the stored type can be too large for the wanted one."""
-    return wanted.is_floating_point and torch.finfo(wanted).max < torch.finfo(stored).max

@@ -43,17 +43,22 @@ class TensorRecord:
         """Bytes of the tensor's elements, which may be fewer than its storage has."""
         return self.numel * self.dtype.itemsize
 
+    @property
+    def reach(self) -> int:
+        """Elements from the first to the last, the gaps of a transposed or sliced tensor included."""
+        if self.numel == 0:
+            return 0
+        return 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
+
     def load(self) -> torch.Tensor:
         """The tensor as a view of the mapped file: nothing is copied, pages are read when touched."""
         if self.numel == 0:
             return torch.empty(self.shape, dtype=self.dtype)
-        reach = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        return self.file.tensor(self.start, reach, self.dtype).as_strided(self.shape, self.stride)
+        return self.file.tensor(self.start, self.reach, self.dtype).as_strided(self.shape, self.stride)
 
     def release(self) -> None:
         """Lets go of the file's pages behind this tensor, once its values were copied elsewhere."""
-        reach = 1 + sum((size - 1) * step for size, step in zip(self.shape, self.stride, strict=True))
-        self.file.release(self.start, reach * self.dtype.itemsize)
+        self.file.release(self.start, self.reach * self.dtype.itemsize)
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:

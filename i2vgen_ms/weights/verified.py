@@ -154,7 +154,7 @@ def verify(
     known = memory.recall(stat)
     if known is None or key not in known.checked:
         with ThreadPoolExecutor(1) as pool:  # hashing and checking both leave the interpreter free
-            digest = None if known else pool.submit(_digest, checkpoint.path)
+            digest = None if known else pool.submit(_digest, checkpoint)
             for name in wanted:
                 _check(checkpoint, name, checkpoint[name], finite)
             found = known.sha256 if known else digest.result() if digest else ""
@@ -166,9 +166,12 @@ def verify(
     return known.sha256
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(checkpoint: Checkpoint) -> str:
+    with checkpoint.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if _identity(os.fstat(file.fileno())) != _identity(checkpoint.file.stat):
+            raise CorruptCheckpointError(f"{checkpoint.path}: the file changed while it was read; load it again")
+    return digest
 
 
 def _expect(checkpoint: Checkpoint, found: str, wanted: str | None) -> None:
