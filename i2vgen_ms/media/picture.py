@@ -62,18 +62,24 @@ def read_picture(source: Any, *, limits: Limits | None = None) -> Picture:
         return _from_array(source, limits)
     if torch is not None and isinstance(source, torch.Tensor):
         return _from_tensor(source, limits)
-    data = read_source(source, limits=limits)
+    with _opened(read_source(source, limits=limits), source) as image:
+        _check_pixels(image.width, image.height, limits, source)
+        return _decoded(image, source)
+
+
+def _opened(data: bytes, source: Any) -> Image.Image:
+    """Reads the header; pixels are not decoded yet."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_pixels(image.width, image.height, limits, source)
-            return _decoded(image, source)
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaLimitError(f"{describe(source)} has too many pixels: {error}") from error
     except Image.UnidentifiedImageError as error:
         raise UnreadableMediaError(
             f"{describe(source)} is not a picture, or of a format that is not accepted ({', '.join(FORMATS)}); "
             f"it begins with {data[:16]!r}"
         ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MediaLimitError(f"{describe(source)} has more than {limits.max_pixels} pixels: {error}") from error
+    except Exception as error:  # a damaged file makes Pillow's readers raise nearly anything
+        raise UnreadableMediaError(f"{describe(source)} is damaged: {error}") from error
 
 
 def _check_pixels(width: int, height: int, limits: Limits, source: Any) -> None:
