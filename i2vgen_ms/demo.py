@@ -1,0 +1,90 @@
+"""The demonstration: the whole job on a bundled picture, on any machine, without a network connection.
+
+No trained weights are bundled yet, so it makes a small model folder with random weights, in the published file formats,
+and says so: the video shows that everything works, and noise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from i2vgen_ms.config.data import configuration_folder
+from i2vgen_ms.config.schema import FILE
+
+
+def picture() -> Path:
+    """The bundled picture."""
+    return configuration_folder() / "demo" / "picture.jpg"
+
+
+def make_random_model(folder: str | os.PathLike[str], changes: Mapping[str, Any] | None = None, *, seed: int = 0) -> Path:
+    """Fills `folder` with a small model of random weights, in the layout and the file formats of the published one.
+
+    Args:
+        folder: made if needed; files of it are replaced.
+        changes: values for the configuration's `model_cfg`, such as {"max_frames": 4}.
+        seed: of the weights.
+    Returns: the folder.
+    """
+    import torch
+
+    from i2vgen_ms.config import reader
+    from i2vgen_ms.weights import architecture
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    values = json.loads((configuration_folder() / "demo" / FILE).read_text(encoding="utf-8"))
+    values["model"]["model_cfg"] |= changes or {}
+    (folder / FILE).write_text(json.dumps(values, indent=2), encoding="utf-8")
+    configuration = reader.read(folder)
+    generator = torch.Generator().manual_seed(seed)
+    for name in architecture.NETWORKS:
+        built = architecture.build(configuration, name)
+        state = {}
+        for ours, tensor in built.network.state_dict().items():
+            published = built.layout.to_published(ours)
+            state[published] = built.layout.to_published_shape(ours, _random(ours, tensor, generator)).contiguous()
+        content: Any = state if name == "encoder" else {"state_dict": state}
+        torch.save(content, folder / getattr(configuration.weights, name))
+    return folder
+
+
+def _random(name: str, like: Any, generator: Any) -> Any:
+    """Values under which activations keep their size from layer to layer, so that nothing overflows or dies."""
+    import torch
+
+    if like.ndim > 1:
+        return torch.randn(like.shape, generator=generator) / like[0].numel() ** 0.5
+    return torch.ones(like.shape) if name.endswith("weight") else torch.zeros(like.shape)
+
+
+def run(output: str = "demo.mp4", *, steps: int = 20, say: Callable[[str], Any] = print) -> Path:
+    """Makes a video from the bundled picture and tells, line by line through `say`, what it does and what comes next."""
+    from i2vgen_ms.pipelines import load
+
+    started = time.monotonic()
+    say("i2vgen_ms demo: a picture becomes a video, on this machine alone.")
+    say("  No trained weights are bundled with this version. A small model with RANDOM weights is made now, in the")
+    say("  published file formats, so the video will show coloured noise: it proves the way, not the quality.")
+    folder = Path(tempfile.mkdtemp(prefix="i2vgen_ms-demo-"))
+    try:
+        pipeline = load(make_random_model(folder), device="cpu")
+        result = pipeline(picture(), output=output, steps=steps)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    path = Path(result.path).resolve()
+    shape = pipeline.configuration.output
+    say(f"  picture  {picture()}")
+    say(f"  video    {path} ({shape.num_frames} frames of {shape.width}x{shape.height}, seed {result.seed})")
+    say(f"  took     {time.monotonic() - started:.1f} s")
+    say("Next, with the published weights (about 11 GB, CC-BY-NC-ND-4.0; a GPU is advised):")
+    say("  i2vgen-ms download damo/Image-to-Video --revision v1.1.0")
+    say("  i2vgen-ms image-to-video PICTURE --model damo/Image-to-Video -o video.mp4")
+    return path
