@@ -87,7 +87,7 @@ def _file_in(folder: Path) -> Path:
 
 
 def _variant_of_task(task: object) -> str:
-    """The variant that a hub folder of this task overlays: the one named like the task."""
+    """The variant that a hub folder of this task overlays: the one in our own layout that is named like the task."""
     tasks = [name for name in variants() if read_object(data.configuration_folder() / name / FILE).get("task") == name]
     if task not in tasks:
         raise ConfigurationError(
