@@ -65,5 +65,8 @@ class Denoiser:
 
 
 def _rounded(t: float) -> float:
-    """The nearest whole timestep, ties to even; ties are seen as such though t comes out of logarithms."""
+    """The nearest whole timestep, ties to even.
+
+    t comes out of logarithms; the first rounding lets a tie be one (the published float32 breaks ties by chance).
+    """
     return float(round(round(t, 6)))

@@ -19,6 +19,8 @@ Noise = Callable[[float, float], Tensor]
 
 KINDS = ("none", "independent", "brownian")
 
+DECIMALS = 6  # of the times torchsde tells apart; rounded before it does, or it warns of ends outside its range
+
 
 def initial(shape: Sequence[int], generator: Generator, offset_strength: float = 0.0) -> Tensor:
     """Unit normal latents, `b c f h w`, fp32 on the CPU.
@@ -56,8 +58,9 @@ class Brownian:
     """Increments of one Brownian path over sigma, each divided by the square root of its length.
 
     The path is a function of the seed and of the range of the finite positive sigmas, not of the steps taken in
-    between, so that runs of different step counts see the same path (torchsde's tree; Li et al. 2020). It lives on
-    the device of `like` and is made when it is first asked for.
+    between, so that finer steps refine the same path (torchsde's tree; Li et al. 2020). torchsde knows times to
+    6 decimals: the noise of a step in sigma that is not much longer is a little off unit variance, and 0 if it is
+    shorter. The path lives on the device of `like` and is made when it is first asked for.
 
     seed: one for the whole batch, or a sequence with one for each batch item.
     """
@@ -79,7 +82,8 @@ class Brownian:
         if not self._trees:
             self._trees = self._grow(low, high)
         # published: the path runs towards larger sigma, so that a step down takes its negative increment
-        increment = -torch.cat([tree(sigma_next, sigma) for tree in self._trees])
+        start, end = round(sigma_next, DECIMALS), round(sigma, DECIMALS)
+        increment = -torch.cat([tree(start, end) for tree in self._trees])
         return increment / math.sqrt(sigma - sigma_next)
 
     def _grow(self, low: float, high: float) -> list[Any]:

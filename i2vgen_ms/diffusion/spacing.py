@@ -6,6 +6,7 @@ starts, the last where it ends. It does not know the sampler; `grid` brings the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -91,14 +92,14 @@ def karras(
         raise ArgumentError(f"rho={rho}: the spacing karras needs a positive rho")
     first, last, _ = _range(schedule, steps, first_timestep, last_timestep)
     start = trailing(schedule, steps, first_timestep=first, last_timestep=last)
-    head = [sigma for sigma in start[:1] if sigma == float("inf")]
+    head = [sigma for sigma in start[:1] if sigma == math.inf]
     inner = steps - len(head)
-    if inner == 0:
-        return [*head, 0.0]
-    high, low = start[len(head)] ** (1 / rho), schedule.sigma(float(last)) ** (1 / rho)
-    if inner == 1:
-        return [*head, start[len(head)], 0.0]
-    return [*head, *((high + i / (inner - 1) * (low - high)) ** rho for i in range(inner)), 0.0]
+    if inner < 2:
+        return [*head, *start[len(head) :]]
+    high, low = start[len(head)], schedule.sigma(float(last))
+    roots = (high ** (1 / rho), low ** (1 / rho))
+    between = [(roots[0] + i / (inner - 1) * (roots[1] - roots[0])) ** rho for i in range(1, inner - 1)]
+    return [*head, high, *between, low, 0.0]
 
 
 def grid(
