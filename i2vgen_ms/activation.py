@@ -194,10 +194,9 @@ def _change_model(base_model: Any) -> None:
         from i2vgen_ms import hub
 
         name = args[0] if args else kwargs.get("model_name_or_path")
-        revision = args[1] if len(args) > 1 else kwargs.get("revision")
-        if isinstance(name, (str, os.PathLike)) and hub.is_ours(name, revision):
+        if isinstance(name, (str, os.PathLike)) and hub.is_ours(name):
             resolver = importlib.import_module(f"{PLUGIN}.resolver")
-            return resolver.from_pretrained(*args, **kwargs)
+            return resolver.from_pretrained(cls, *args, **kwargs)
         return published(cls, *args, **kwargs)
 
     base_model.Model.from_pretrained = classmethod(from_pretrained)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from i2vgen_ms.errors import HubError
@@ -30,6 +31,7 @@ from i2vgen_ms.hub.cache import (
 )
 
 __all__ = [
+    "PUBLISHED_IDS",
     "CachedModel",
     "HubWarning",
     "NotOursError",
@@ -58,7 +60,13 @@ def offline() -> bool:
     return os.environ.get("I2VGEN_MS_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
-def resolve(model: str | os.PathLike[str], revision: str | None = None, *, local_files_only: bool = False) -> Path:
+def resolve(
+    model: str | os.PathLike[str],
+    revision: str | None = None,
+    *,
+    local_files_only: bool = False,
+    ignore: str | Sequence[str] | None = None,
+) -> Path:
     """The folder of `model`: a folder's path as it is, an id of ours, a cached id, or else a download.
 
     A complete cached copy of the wanted revision is used without any request (`download` asks for changes). Raises
@@ -77,7 +85,7 @@ def resolve(model: str | os.PathLike[str], revision: str | None = None, *, local
     forbidden = "local_files_only" if local_files_only else "I2VGEN_MS_OFFLINE" if offline() else None
     try:
         if forbidden is None:
-            return download(name, revision, only_ours=True)
+            return download(name, revision, only_ours=True, ignore=ignore)
         wanted = name if revision is None else f"{name} at revision {revision!r}"
         raise HubError(f"{wanted} is not in the cache, and {forbidden} forbids to ask the hub. {describe()}")
     except NotOursError:
@@ -105,7 +113,7 @@ def find(model: str, revision: str | None = None) -> CachedModel | None:
     return complete[0] if len(complete) == 1 else None
 
 
-def is_ours(model: str | os.PathLike[str], revision: str | None = None) -> bool:
+def is_ours(model: str | os.PathLike[str]) -> bool:
     """Whether `model` is known, without a request, to be of one of this package's two tasks."""
     name = os.fspath(model)
     path = Path(name)
@@ -114,19 +122,26 @@ def is_ours(model: str | os.PathLike[str], revision: str | None = None) -> bool:
     return name in PUBLISHED_IDS or name.startswith(f"{BUNDLED}/") or any(entries(name))
 
 
-def download(model: str, revision: str | None = None, *, only_ours: bool = False) -> Path:
+def download(
+    model: str,
+    revision: str | None = None,
+    *,
+    only_ours: bool = False,
+    ignore: str | Sequence[str] | None = None,
+) -> Path:
     """Downloads what is missing or changed of `model` into the hub's cache; returns the folder.
 
     Partial files are resumed, sizes and SHA-256 sums of the hub's list are verified, names that would leave the folder
     are refused, and the disk's space is checked before the first byte. `only_ours` stops with NotOursError after
-    configuration.json if the model is of another task.
+    configuration.json if the model is of another task. `ignore`: glob patterns of files that are not wanted.
     """
     from i2vgen_ms.hub.transfer import fetch
 
     _check(model, revision)
     if offline():
         raise HubError(f"{model} cannot be downloaded: I2VGEN_MS_OFFLINE forbids to ask the hub. {describe()}")
-    for folder in fetch(model, revision or DEFAULT_REVISION):
+    patterns = [ignore] if isinstance(ignore, str) else list(ignore or ())
+    for folder in fetch(model, revision or DEFAULT_REVISION, ignore=patterns):
         if only_ours and task_of(folder) is None:
             raise NotOursError(f"{model} is not a model of this package's tasks; its configuration.json is at {folder}")
     return folder

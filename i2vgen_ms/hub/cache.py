@@ -18,9 +18,11 @@ from i2vgen_ms.errors import ConfigurationError
 
 BUNDLED = "i2vgen-ms"
 TASKS = {"image-to-video": "image-to-video-task-pipeline", "video-to-video": "video-to-video-pipeline"}
-PUBLISHED_IDS = frozenset(
-    f"{owner}/{name}" for owner in ("damo", "iic") for name in ("Image-to-Video", "Video-to-Video")
-)
+PUBLISHED_IDS = {
+    f"{owner}/{name}": task
+    for owner in ("damo", "iic")
+    for name, task in (("Image-to-Video", "image-to-video"), ("Video-to-Video", "video-to-video"))
+}
 DEFAULT_REVISION = "master"  # what the hub calls it
 ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 

@@ -7,9 +7,10 @@ sizes and SHA-256 sums. Knows nothing of tasks or configurations.
 
 from __future__ import annotations
 
+import fnmatch
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -20,7 +21,7 @@ CONNECT_SECONDS, READ_SECONDS = 3.0, 6.0  # for the first question; the client h
 SPARE_BYTES = 64 << 20
 
 
-def fetch(model: str, revision: str) -> Iterator[Path]:
+def fetch(model: str, revision: str, *, ignore: Sequence[str] = ()) -> Iterator[Path]:
     """Brings the folder of `model` at `revision` up to date. Yields the folder after configuration.json and at the end.
 
     Raises HubError. An interrupted transfer leaves `NAME.incomplete` files, which the next one goes on with.
@@ -36,6 +37,7 @@ def fetch(model: str, revision: str) -> Iterator[Path]:
     try:
         api = HubApi(HubConfig(endpoint=api.resolve_endpoint_for_read(model)))
         files = [file for file in api.list_repo_files(model, "model", revision=revision) if not file.is_dir]
+        files = [file for file in files if not any(fnmatch.fnmatch(file.path, pattern) for pattern in ignore)]
         files.sort(key=lambda file: file.path != "configuration.json")
         _check_names(model, [file.path for file in files])
         _check_space(model, folder, files)

@@ -1,0 +1,148 @@
+"""ModelScope's pipeline class of image-to-video, around its model class.
+
+Given a model folder (or a built model) and ModelScope's arguments. It routes the arguments, which the core checks, and
+names the results as ModelScope does. Several pictures, batches and files are the core's work, not the base class's,
+which would write every result of a list to one file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from modelscope.outputs import TASK_OUTPUTS, OutputKeys
+from modelscope.pipelines.base import Pipeline
+from PIL import Image
+
+from i2vgen_ms.errors import ArgumentError, I2VGenError, nearest
+from i2vgen_ms.pipelines import Result, arguments
+from i2vgen_ms.plugin.device import placed
+from i2vgen_ms.plugin.model import ImageToVideo
+from i2vgen_ms.runtime.device import choose
+
+OUTPUT = "output_video"
+CALL = (OUTPUT, *arguments.NAMES)
+
+
+class ImageToVideoPipeline(Pipeline):
+    """Videos from pictures.
+
+    >>> from modelscope.pipelines import pipeline
+    >>> pipe = pipeline(task='image-to-video', model='damo/Image-to-Video', model_revision='v1.1.0')
+    >>> pipe('picture.jpg', output_video='video.mp4', seed=1)
+    {'output_video': 'video.mp4', 'seed': 1}
+
+    Args:
+        model: a model folder, or an ImageToVideo.
+        device: see ImageToVideo.
+        preprocessor: a callable that changes each picture before it is used; none by default.
+        settings: dtype, or any argument of a call, as this pipeline's value for every call.
+    """
+
+    group_key = "image-to-video"
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | ImageToVideo,
+        *,
+        device: str | torch.device | None = None,
+        preprocessor: Any = None,
+        trust_remote_code: bool = False,  # ModelScope's; no code of a model's folder is ever run
+        compile: bool = False,
+        **settings: Any,
+    ) -> None:
+        if compile:
+            raise ArgumentError("compile=True is not supported")
+        _check_names(settings, arguments.NAMES)
+        place = placed(device)
+        if not isinstance(model, ImageToVideo):
+            model = ImageToVideo(model, device=place, **settings)
+            settings = {}
+        elif place is not None and choose(place) != model.device:
+            raise ArgumentError(f"the model is on {model.device}, not on {place}; give the device to the model instead")
+        self.defaults = {**model.defaults, **settings}
+        super().__init__(
+            model=model, device=str(model.device), preprocessor=preprocessor or _unchanged, auto_collate=False
+        )
+        self._model_prepare = True  # the networks are where they belong
+
+    def __call__(self, input: Any, *args: Any, **call: Any) -> Any:
+        """Makes a video of a picture, or one of each of a list of pictures.
+
+        Args:
+            input: a path, a URL, a PIL image, bytes, an array, a tensor; or a list of these.
+            output_video: the file; its suffix chooses the format. None: the result holds the bytes of an MP4. For a
+                list one name, which gives name_0.mp4, name_1.mp4, ..., or a list of names.
+            call: output_type ('video', 'frames', 'pt'), batch_size, seed, steps, sampler, spacing, guidance_scale,
+                num_frames, fps, width, height, crop, latents, progress, dtype; see `i2vgen_ms.pipelines`.
+        Returns: a dict, or a list of dicts: OutputKeys.OUTPUT_VIDEO is the path, the bytes, uint8 frames `f h w c` or
+            an fp32 tensor `c f h w`; 'seed' is the seed that was used; beside arrays 'path' is the file, if any.
+        Raises: ArgumentError, MediaError, OutputError and the other errors of the package. Nothing is half-written.
+        """
+        if args:
+            raise ArgumentError(
+                f"one input is expected, then named arguments; put several pictures into a list: {args!r}"
+            )
+        prepare, run, finish = self._sanitize_parameters(**{**self.defaults, **call})
+        many = isinstance(input, (list, tuple))
+        prepared = [self.preprocess(picture, **prepare) for picture in (input if many else [input])]
+        pictures = [item["picture"] for item in prepared]
+        results = self.forward({"picture": pictures if many else pictures[0]}, **run)["result"]
+        outputs = []
+        for result in results if many else [results]:
+            output = self.postprocess({"result": result}, **finish)
+            self._check_output(output)
+            outputs.append(output)
+        return outputs if many else outputs[0]
+
+    def _sanitize_parameters(self, **call: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Every argument belongs to the run; an unknown one raises ArgumentError."""
+        _check_names(call, CALL)
+        return {}, {("output" if name == OUTPUT else name): value for name, value in call.items()}, {}
+
+    def preprocess(self, input: Any, **parameters: Any) -> dict[str, Any]:
+        """{'picture': the checked input after the pipeline's preprocessor}; it is read when its turn comes."""
+        self._check_input(input)
+        return {"picture": self.preprocessor(input, **parameters)}
+
+    def forward(self, inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
+        """{'result': a `Result`, or a list of them} of {'picture': a picture, or a list of them}."""
+        return {"result": self.model.core(inputs["picture"], **parameters)}
+
+    def postprocess(self, inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
+        """ModelScope's dict of one {'result': Result}."""
+        result: Result = inputs["result"]
+        arrays = result.frames if result.frames is not None else result.tensor
+        if arrays is None:
+            return {OutputKeys.OUTPUT_VIDEO: result.video if result.path is None else result.path, "seed": result.seed}
+        path = {} if result.path is None else {"path": result.path}
+        return {OutputKeys.OUTPUT_VIDEO: arrays, "seed": result.seed, **path}
+
+    def initiate_single_model(self, model: Any, **kwargs: Any) -> Any:
+        """The base class would build it again from its folder."""
+        return model
+
+    def _check_input(self, input: Any) -> None:
+        kinds = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, Image.Image)
+        if not (isinstance(input, kinds) or hasattr(input, "read")):
+            raise ArgumentError(
+                f"a picture is expected (path, URL, PIL image, bytes, array, tensor, file object), not {input!r:.80}"
+            )
+
+    def _check_output(self, input: Mapping[str, Any]) -> None:
+        missing = [key for key in TASK_OUTPUTS[self.group_key] if key not in input]
+        if missing:
+            raise I2VGenError(f"the result lacks {', '.join(missing)}; postprocess must return it")
+
+
+def _check_names(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in known:
+            raise ArgumentError(f"unknown argument {name!r}; {nearest(name, known)}")
+
+
+def _unchanged(picture: Any) -> Any:
+    return picture
