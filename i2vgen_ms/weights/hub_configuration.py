@@ -1,0 +1,90 @@
+"""The configuration.json that an official hub folder would have for a configuration of ours.
+
+Given a configuration and the shipped one of its task. Architecture that differs from the shipped one is described under the
+published keys `UNet`, `auto_encoder` and `embedder`. It is the inverse of the overlay that reads such a file, and knows no
+files itself. What the published layout has no key for (sampler, steps, ...) is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from i2vgen_ms.config.schema import Configuration, PartSpec
+
+_LATENT_SCALE = 8
+_UNET = {
+    "in_dim": "latent_channels",
+    "out_dim": "out_channels",
+    "dim": "channels",
+    "dim_mult": "multipliers",
+    "num_res_blocks": "residual_blocks",
+    "head_dim": "head_channels",
+    "num_heads": "stem_heads",
+    "context_dim": "context_channels",
+    "dropout": "dropout",
+}
+_AUTOENCODER = {
+    "ch": "channels",
+    "ch_mult": "multipliers",
+    "num_res_blocks": "residual_blocks",
+    "in_channels": "in_channels",
+    "out_ch": "in_channels",
+    "z_channels": "latent_channels",
+}
+
+
+def hub_configuration(configuration: Configuration, shipped: Configuration) -> dict[str, Any]:
+    """The object of an official configuration.json. `shipped` is the variant that such a folder overlays."""
+    output = configuration.output
+    sizes: dict[str, Any] = {
+        "batch_size": configuration.batch_size,
+        "target_fps": output.fps,
+        "max_frames": output.num_frames,
+        "latent_hei": output.height // _LATENT_SCALE,
+        "latent_wid": output.width // _LATENT_SCALE,
+    }
+    described = {"UNet": (_unet, "st_unet"), "auto_encoder": (_autoencoder, "autoencoder"), "embedder": (_embedder, "encoder")}
+    for key, (describe, part) in described.items():
+        ours: PartSpec = getattr(configuration, part)
+        if ours != getattr(shipped, part):
+            sizes[key] = describe(ours.options)
+    weights = configuration.weights
+    return {
+        "framework": configuration.framework,
+        "task": configuration.task,
+        "model": {
+            "type": configuration.model.type,
+            "model_args": {
+                "ckpt_clip": weights.encoder,
+                "ckpt_unet": weights.st_unet,
+                "ckpt_autoencoder": weights.autoencoder,
+                "seed": configuration.seed,
+            },
+            "model_cfg": sizes,
+        },
+        "pipeline": {"type": configuration.pipeline.type},
+    }
+
+
+def _unet(options: dict[str, Any]) -> dict[str, Any]:
+    described = {theirs: options[ours] for theirs, ours in _UNET.items() if ours in options}
+    if "attention_levels" in options:
+        described["attn_scales"] = [0.5**level for level in options["attention_levels"]]
+    context = options.get("context", {})
+    described |= {
+        theirs: context[ours] for theirs, ours in (("y_dim", "in_channels"), ("num_tokens", "tokens")) if ours in context
+    }
+    return described
+
+
+def _autoencoder(options: dict[str, Any]) -> dict[str, Any]:
+    halves = {theirs: options[ours] for theirs, ours in _AUTOENCODER.items() if ours in options}
+    return {"ddconfig": halves, "embed_dim": options["embed_channels"]}
+
+
+def _embedder(options: dict[str, Any]) -> dict[str, Any]:
+    arch: dict[str, Any] = {"embed_dim": options["embed_dim"], "vision_cfg": dict(options["vision"])}
+    if options.get("activation") == "quick_gelu":
+        arch["quick_gelu"] = True
+    side = options["vision"]["image_size"]
+    return {"arch": arch, "vit_resolution": [side, side], "vit_mean": options["mean"], "vit_std": options["std"]}
