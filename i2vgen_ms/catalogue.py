@@ -13,11 +13,10 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
 
 from i2vgen_ms.config.data import registry_folder
 from i2vgen_ms.config.json_file import read_object
@@ -117,9 +116,9 @@ def _prepare(
     slot: str, spec: PartSpec | Mapping[str, Any], given: dict[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any], str]:
     if not isinstance(spec, PartSpec):
-        spec = _spec(slot, dict(spec))
+        spec = replace(PartSpec.from_json(spec, slot), where="")
     part = resolve(slot, spec.type, spec.where)
-    label = f"{spec.where + ': ' if spec.where else ''}part {spec.type!r} of the slot {slot!r}"
+    label = f"{spec.where + ': ' if spec.where else ''}part {spec.type!r} of {slot}"
     allowed = {name: p for name, p in _parameters(part).items() if p.kind is p.KEYWORD_ONLY}
     hints = _hints(part, label)
     keywords = dict(given)
@@ -129,14 +128,6 @@ def _prepare(
         if name not in given:
             keywords[name] = _checked(value, hints.get(name, Any), f"{label}: option {name!r}")
     return part, keywords, label
-
-
-def _spec(slot: str, value: dict[str, Any]) -> PartSpec:
-    try:
-        return PartSpec.from_json(value)
-    except PydanticCustomError as error:  # pydantic's errors do not leave this package
-        path = ".".join(str(key) for key in (error.context or {}).get("path", ()))
-        raise ConfigurationError(f"a part of the slot {slot!r}: {path and path + ': '}{error.message()}") from None
 
 
 def _hints(part: Callable[..., Any], label: str) -> dict[str, Any]:

@@ -36,25 +36,32 @@ class PartSpec:
 
     @classmethod
     def from_json(cls, value: Any, where: str = "") -> PartSpec:
-        """`{"type": name, ...options}` as a PartSpec; raises a pydantic error where it is malformed."""
-        if isinstance(value, PartSpec):
-            value = value.to_json()
-        if not isinstance(value, dict):
-            raise PydanticCustomError("part", 'an object {"type": name, ...options} is expected')
-        if "type" not in value:
-            raise PydanticCustomError("option", "{message}", {"message": "missing", "path": ("type",)})
-        name = value["type"]
-        if not isinstance(name, str) or not name:
-            raise PydanticCustomError(
-                "option", "{message}", {"message": f"a part's name is expected, got {name!r:.60}", "path": ("type",)}
-            )
-        check_options(value)
-        options = {key: copy.deepcopy(item) for key, item in value.items() if key != "type"}
-        return cls(name, options, where)
+        """`{"type": name, ...options}` as a PartSpec; `where` is the path that errors begin with."""
+        try:
+            parsed = _part(value)
+        except PydanticCustomError as error:  # pydantic's errors do not leave this package
+            path = ".".join(str(key) for key in (where, *(error.context or {}).get("path", ())) if key != "")
+            raise ConfigurationError(f"{path or 'a part'}: {error.message()}") from None
+        return cls(parsed.type, parsed.options, where)
 
     def to_json(self) -> dict[str, Any]:
         """The part as the file holds it; a copy."""
         return {"type": self.type, **copy.deepcopy(self.options)}
+
+
+def _part(value: Any) -> PartSpec:
+    if isinstance(value, PartSpec):
+        value = value.to_json()
+    if not isinstance(value, dict):
+        raise PydanticCustomError("part", 'an object {"type": name, ...options} is expected')
+    if "type" not in value:
+        raise PydanticCustomError("option", "{message}", {"message": "missing", "path": ("type",)})
+    name = value["type"]
+    if not isinstance(name, str) or not name:
+        message = f"a part's name is expected, got {name!r:.60}"
+        raise PydanticCustomError("option", "{message}", {"message": message, "path": ("type",)})
+    check_options(value)
+    return PartSpec(name, {key: copy.deepcopy(item) for key, item in value.items() if key != "type"})
 
 
 def _file_name(name: Any) -> Any:
@@ -66,7 +73,7 @@ def _file_name(name: Any) -> Any:
     return name
 
 
-Part = Annotated[PartSpec, BeforeValidator(PartSpec.from_json)]
+Part = Annotated[PartSpec, BeforeValidator(_part)]
 FileName = Annotated[str, BeforeValidator(_file_name)]
 Size = Annotated[int, Field(ge=1, le=16384)]
 Frames = Annotated[int, Field(ge=1, le=4096)]
