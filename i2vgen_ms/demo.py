@@ -65,7 +65,7 @@ def _random(name: str, like: Any, generator: Any) -> Any:
     return torch.ones(like.shape) if name.endswith("weight") else torch.zeros(like.shape)
 
 
-def run(output: str = "demo.mp4", *, steps: int = 20, say: Callable[[str], Any] = print) -> Path:
+def run(output: str = "demo.mp4", *, steps: int = 12, say: Callable[[str], Any] = print) -> Path:
     """Makes a video from the bundled picture and tells, line by line through `say`, what it does and what comes next."""
     from i2vgen_ms.pipelines import load
 
