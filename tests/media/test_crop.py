@@ -76,7 +76,13 @@ def test_a_sliver_takes_no_room_and_is_the_same_picture(monkeypatch):
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((720, 1280), (720, 1260)), ((1000, 400), (229, 400)), ((256, 448), (256, 448)), ((1, 900), (1, 2)), ((9, 1), (1, 1))],
+    [
+        ((720, 1280), (720, 1260)),
+        ((1000, 400), (229, 400)),
+        ((256, 448), (256, 448)),
+        ((1, 900), (1, 2)),
+        ((9, 1), (1, 1)),
+    ],
 )
 def test_fill_cuts_to_the_videos_aspect_around_the_centre(shape, expected):
     image = picture(shape[1], shape[0])

@@ -291,7 +291,7 @@ def test_truncated_files_are_refused_and_pillow_keeps_its_settings(rgb, kind):
     for share in (0.02, 0.3, 0.7):
         with pytest.raises(UnreadableMediaError):
             read_picture(data[: int(len(data) * share)])
-    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == settings_before
+    assert settings_before == (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
     assert settings_before[0] is False
 
 

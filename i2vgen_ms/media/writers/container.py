@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -48,13 +48,14 @@ class ContainerSink:
         self._count = 0
         width, height = what.width + self._pad[1], what.height + self._pad[0]
         self._matrix, matrix, primaries, curve = _HD if width >= 1280 or height >= 720 else _SD
+        self._file = _Shield(file)
         self._container: Any = av.open(
-            file,
+            self._file,
             "w",
             format=encoding.format,
             # bitexact: no version numbers, dates and random identifiers
             options={"fflags": "+bitexact", **encoding.container_options},
-            io_open=lambda url, flags, options: _SecondReader(file),
+            io_open=lambda url, flags, options: _SecondReader(self._file),
         )
         try:
             self._container.metadata.update(what.metadata)
@@ -87,16 +88,58 @@ class ContainerSink:
         picture.pts = self._count
         self._count += 1
         self._container.mux(self._stream.encode(picture))
+        self._file.check()
 
     def finish(self) -> None:
         """Encodes what the encoder still holds and completes the file."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
+        self._file.check()
 
     def abort(self) -> None:
         """Closes the container, whatever state it is in."""
         with contextlib.suppress(Exception):
             self._container.close()
+
+
+class _Shield:
+    """Passes everything on to a file until that fails; from then on it takes anything, and `check` raises the failure.
+
+    FFmpeg goes on writing while it closes. Errors that it meets there would reach nobody but the terminal.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._target = file
+        self._failure: OSError | None = None
+
+    def check(self) -> None:
+        """Raises what went wrong, if anything did."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _guarded(self, operation: Callable[[], Any], otherwise: Any) -> Any:
+        if self._failure is None:
+            try:
+                return operation()
+            except OSError as error:
+                self._failure = error
+        return otherwise
+
+    def write(self, data: bytes) -> int:
+        """Bytes taken."""
+        return int(self._guarded(lambda: self._target.write(data), len(data)))
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes read."""
+        return bytes(self._guarded(lambda: self._target.read(size), b""))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """The new position."""
+        return int(self._guarded(lambda: self._target.seek(offset, whence), 0))
+
+    def tell(self) -> int:
+        """The position."""
+        return int(self._guarded(self._target.tell, 0))
 
 
 class _SecondReader(io.RawIOBase):
@@ -105,7 +148,7 @@ class _SecondReader(io.RawIOBase):
     It has its own position and gives the file's back after each read, so no name has to be opened a second time.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: _Shield) -> None:
         self._file, self._position = file, 0
 
     def readable(self) -> bool:

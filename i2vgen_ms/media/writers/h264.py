@@ -1,17 +1,24 @@
 """H264: H.264 video in .mp4 or .mkv.
 
-The same frames and settings give the same bytes on every machine: the number of encoder threads is part of the
-settings, because it changes what x264 does.
+The same frames and settings give the same bytes with the same PyAV on every machine of one architecture: the number of
+encoder threads is part of the settings, because it changes what x264 does, and so is the instruction set it uses.
 """
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from i2vgen_ms.errors import ConfigurationError
 from i2vgen_ms.media.writers.container import ContainerSink, Encoding
 from i2vgen_ms.media.writers.part import Picture, Sink
+
+# x264 takes other decisions with SSE2 than with SSSE3 and later, and with AVX-512 it reads memory that nobody wrote
+# (its macroblock tree; PyAV 18.1): every run then gives other bytes. From SSE4.2, which numpy needs as well, to AVX2
+# all bytes are equal.
+_X86 = ("x86_64", "amd64", "i386", "i686")
+_INSTRUCTIONS = {"x264-params": "asm=SSE4.2"} if platform.machine().lower() in _X86 else {}
 
 
 class H264:
@@ -45,7 +52,7 @@ class H264:
                 codec="libx264",
                 pixel_format=self.pixel_format,
                 threads=self.threads,
-                codec_options={"crf": str(self.crf), "preset": self.preset},
+                codec_options={"crf": str(self.crf), "preset": self.preset, **_INSTRUCTIONS},
                 # faststart: the index comes first, so that a browser can begin to play
                 container_options={} if what.suffix == ".mkv" else {"movflags": "+faststart+use_metadata_tags"},
                 even=self.pixel_format == "yuv420p",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from i2vgen_ms.errors import ConfigurationError, OutputError
 from i2vgen_ms.media.writers.part import Frame, Picture, Sink
-from i2vgen_ms.media.writers.target import _Neighbour, abandoned, lock, sync_folder
+from i2vgen_ms.media.writers.target import Neighbour, claimed, refusal, remove_abandoned, sync_folder
 
 _NAME = re.compile(r"frame_\d{6,}\.png")
 _SIGN = b"Software\0i2vgen_ms"
@@ -69,7 +70,7 @@ def is_ours(path: Path) -> bool:
         return _SIGN in file.read(_HEAD)
 
 
-class FolderTarget(_Neighbour):
+class FolderTarget(Neighbour):
     """A folder of frames. One that holds anything but frames of ours is never touched."""
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
@@ -93,7 +94,7 @@ class FolderTarget(_Neighbour):
         try:
             foreign = next((entry.name for entry in self.path.iterdir() if not is_ours(entry)), None)
         except OSError as error:
-            raise self._refusal(error) from error
+            raise refusal(self.given, error) from error
         if foreign is not None:
             raise OutputError(
                 f"{str(self.given)!r} is a folder that holds other files ({foreign!r}); frames are written to a folder "
@@ -102,24 +103,28 @@ class FolderTarget(_Neighbour):
         if not os.access(self.path, os.W_OK):
             raise OutputError(f"{str(self.given)!r} is there already and read-only")
 
-    def _refusal(self, error: OSError) -> OutputError:
-        return OutputError(f"{str(self.given)!r} cannot be written: {error.strerror or error}")
-
     def open(self) -> Path:
         """A new, empty folder beside the target."""
         for leftover in self.leftovers():
-            if abandoned(leftover):
-                _remove(leftover)
-        temporary = self.fresh()
+            remove_abandoned(leftover, _remove)
         try:
-            temporary.mkdir()
+            return self._create()
         except OSError as error:
-            self.temporary = None
-            raise self._refusal(error) from error
-        with contextlib.suppress(OSError):  # folders cannot be opened on every system
-            self._lock = os.open(temporary, os.O_RDONLY)
-            lock(self._lock)
-        return temporary
+            self.discard()
+            raise refusal(self.given, error) from error
+
+    def _create(self) -> Path:
+        for _ in range(20):
+            temporary = self.fresh()
+            temporary.mkdir()
+            self.temporary = temporary
+            if not hasattr(os, "O_DIRECTORY"):
+                return temporary  # folders cannot be opened here, so they cannot be locked either
+            self._lock = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+            if claimed(self._lock, temporary):
+                return temporary
+            self.discard()
+        raise OSError(errno.EBUSY, "other processes remove what is written there")
 
     def commit(self) -> None:
         """Moves the folder into place; frames of ours that stood there go only after that."""
@@ -137,7 +142,7 @@ class FolderTarget(_Neighbour):
             if old is not None and old.exists() and not self.path.exists():
                 os.rename(old, self.path)
             self.discard()
-            raise error if isinstance(error, OutputError) else self._refusal(error) from error
+            raise error if isinstance(error, OutputError) else refusal(self.given, error) from error
         self.temporary = None
         self._unlock()
         if old is not None:

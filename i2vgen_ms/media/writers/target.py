@@ -8,12 +8,14 @@ Names are used literally: no shell, no pattern, no address.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import re
 import secrets
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -21,6 +23,7 @@ from i2vgen_ms.errors import OutputError
 
 _LONGEST_NAME = 255  # bytes, on every common file system
 _MARK = ".part"
+_ATTEMPTS = 20
 
 
 class Target(Protocol):
@@ -59,9 +62,9 @@ def _separators() -> str:
     return os.sep + (os.altsep or "")
 
 
-def _refusal(path: Path | str, error: OSError | ValueError) -> OutputError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return OutputError(f"{str(path)!r} cannot be written: {reason}")
+def refusal(path: Path | str, error: OSError) -> OutputError:
+    """What the system says, as this package's error."""
+    return OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}")
 
 
 class MemoryTarget:
@@ -87,7 +90,7 @@ class MemoryTarget:
         self.file = io.BytesIO()
 
 
-class _Neighbour:
+class Neighbour:
     """A temporary name beside `path`, locked while it is written, so that leftovers of a killed process are known."""
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
@@ -105,10 +108,11 @@ class _Neighbour:
         self.temporary: Path | None = None
 
     def fresh(self) -> Path:
-        self.temporary = self.path.with_name(f"{self._stem}{secrets.token_hex(4)}{_MARK}")
-        return self.temporary
+        """A new temporary name."""
+        return self.path.with_name(f"{self._stem}{secrets.token_hex(4)}{_MARK}")
 
     def check_parent(self) -> None:
+        """Raises OutputError unless the folder is there."""
         parent = self.path.parent
         if not parent.exists():
             raise OutputError(
@@ -118,6 +122,7 @@ class _Neighbour:
             raise OutputError(f"{str(self.given)!r} cannot be written: {str(parent)!r} is not a folder")
 
     def leftovers(self) -> list[Path]:
+        """Temporary neighbours of this target, of this process or another."""
         pattern = re.compile(re.escape(self._stem) + r"[0-9a-f]{8}" + re.escape(_MARK))
         try:
             names = os.listdir(self.path.parent)
@@ -127,33 +132,37 @@ class _Neighbour:
 
 
 def lock(descriptor: int) -> bool:
-    """Locks an open file or folder for this process; False when another one holds it, True where locks do not exist."""
+    """Locks an open file or folder for its descriptor's life; False when another has it, or locks do not exist here."""
     try:
         import fcntl
-    except ImportError:
-        return True
-    try:
+
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    except (ImportError, OSError):
+        return False
     return True
 
 
-def abandoned(path: Path) -> bool:
-    """Whether a temporary neighbour belongs to no living process; False where that cannot be told."""
-    try:
-        import fcntl  # noqa: F401
+def remove_abandoned(path: Path, remove: Callable[[Path], object]) -> None:
+    """Removes a temporary neighbour that no living process holds, and leaves it where that cannot be told."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if lock(descriptor):
+                remove(path)
+        finally:
+            os.close(descriptor)
 
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except (ImportError, OSError):
+
+def claimed(descriptor: int, path: Path) -> bool:
+    """Locks a new temporary neighbour; False when another process took it for abandoned before the lock was there."""
+    lock(descriptor)
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
         return False
-    try:
-        return lock(descriptor)
-    finally:
-        os.close(descriptor)
 
 
-class FileTarget(_Neighbour):
+class FileTarget(Neighbour):
     """One file."""
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
@@ -173,7 +182,7 @@ class FileTarget(_Neighbour):
         except FileNotFoundError:
             return
         except OSError as error:
-            raise _refusal(self.given, error) from error
+            raise refusal(self.given, error) from error
         if stat.S_ISDIR(mode):
             raise OutputError(f"{str(self.given)!r} is a folder; give the name of a file in it")
         if not stat.S_ISREG(mode):
@@ -184,18 +193,28 @@ class FileTarget(_Neighbour):
     def open(self) -> BinaryIO:
         """A new file beside the target, open for writing and reading."""
         for leftover in self.leftovers():
-            if abandoned(leftover):
-                leftover.unlink(missing_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-        temporary = self.fresh()
+            remove_abandoned(leftover, os.unlink)
         try:
-            descriptor = os.open(temporary, flags, 0o666)
+            return self._create()
         except OSError as error:
-            self.temporary = None
-            raise _refusal(self.given, error) from error
-        lock(descriptor)
-        self._file = os.fdopen(descriptor, "w+b")
-        return self._file
+            self.discard()
+            raise refusal(self.given, error) from error
+
+    def _create(self) -> BinaryIO:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        for _ in range(_ATTEMPTS):
+            temporary = self.fresh()
+            descriptor = os.open(temporary, flags, 0o666)
+            self.temporary = temporary
+            try:
+                self._file = os.fdopen(descriptor, "w+b")
+            except BaseException:
+                os.close(descriptor)
+                raise
+            if claimed(descriptor, temporary):
+                return self._file
+            self.discard()
+        raise OSError(errno.EBUSY, "other processes remove what is written there")
 
     def commit(self) -> None:
         """Writes everything to the disk, then replaces the target in one step."""
@@ -210,7 +229,7 @@ class FileTarget(_Neighbour):
             os.replace(self.temporary, self.path)
         except OSError as error:
             self.discard()
-            raise error if isinstance(error, OutputError) else _refusal(self.given, error) from error
+            raise error if isinstance(error, OutputError) else refusal(self.given, error) from error
         self.temporary = None
         self._file.close()
         self._file = None
