@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,7 +132,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     source = ROOT / "tests" / "packages" / "extra_parts"
     copy = tmp_path_factory.mktemp("source") / "extra_parts"  # setuptools writes beside its sources
-    subprocess.run(["cp", "-r", str(source), str(copy)], check=True)
+    shutil.copytree(source, copy)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]
     subprocess.run([*command, "--no-deps", "--no-build-isolation", "--target", str(folder), str(copy)], check=True)
     return folder

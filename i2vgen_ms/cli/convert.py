@@ -11,7 +11,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="DST", help="the folder to write; it must not exist or be empty")
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="as in the files without it")
     parser.add_argument(
-        "--layout", choices=("i2vgen-ms", "modelscope"), default="i2vgen-ms", help="modelscope writes published files"
+        "--layout",
+        choices=("safetensors", "modelscope"),
+        default="safetensors",
+        help="safetensors under our names, or the published files",
     )
 
 

@@ -11,8 +11,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Makes the video and says where it is."""
+    """Makes the video; the demo itself says what it does and where the video is."""
     from i2vgen_ms import demo
 
-    print(demo.run(options.output))
+    demo.run(options.output)
     return 0
