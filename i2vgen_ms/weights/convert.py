@@ -35,6 +35,8 @@ LAYOUTS = ("safetensors", "modelscope")
 DTYPES = ("float32", "float16", "bfloat16")
 _TEXTS = ("README*", "LICENSE*", "NOTICE*")
 _MAX_TEXT_BYTES = 2**20
+_NETWORK_SETTINGS = tuple(f"{name}." for name in architecture.NETWORKS)
+_HOW_NOT_WHAT = ("st_unet.attention.type", "autoencoder.chunk_bytes")  # they change no number
 _SPARE_BYTES = 16 * 2**20
 
 
@@ -113,13 +115,19 @@ def _configuration(configuration: Configuration, layout: str) -> dict[str, Any]:
 
 
 def _check_result(folder: Path, configuration: Configuration) -> None:
-    """Raises unless the new folder loads; warns of settings that its layout has no key for."""
+    """Raises unless the new folder loads as the same networks; warns of other settings that its layout has no key for."""
     report = check(folder)
     if not report.ok:
         raise ConfigurationError(
             f"this model cannot be written in that layout, as the result would not load:\n{report}"
         )
     lost = sorted(_differences(configuration.to_json(), read(folder).to_json(), ""))
+    networks = [path for path in lost if path.startswith(_NETWORK_SETTINGS) and path not in _HOW_NOT_WHAT]
+    if networks:
+        raise ConfigurationError(
+            f"the published configuration.json has no key for {', '.join(networks)}, and without them the result would be "
+            "another network; keep the safetensors layout"
+        )
     if lost:
         warnings.warn(
             "the published configuration.json has no key for these settings, which return to their defaults: "

@@ -100,7 +100,10 @@ _INERT_NAMES = frozenset(
         "torch.Tensor",
         "torch._tensor.Tensor",
         "typing.Any",
-        *(f"builtins.{name}" for name in ("bool", "bytes", "complex", "float", "int", "range", "slice", "str")),
+        *(
+            f"builtins.{name}"
+            for name in ("bool", "bytes", "complex", "float", "int", "range", "slice", "str", "xrange", "unicode")
+        ),
         *(f"numpy.{part}.multiarray.{name}" for part in ("core", "_core") for name in ("scalar", "_reconstruct")),
         *(f"numpy.{name}" for name in ("dtype", "ndarray", "bool_", "float16", "float32", "float64")),
         *(f"numpy.{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),

@@ -20,8 +20,8 @@ from i2vgen_ms.weights import pickle_globals
 from i2vgen_ms.weights.pickle_globals import Global, Inert, PickledTensor, Storage
 
 MAX_PICKLE_BYTES = 64 * 2**20
-MAX_OPERATIONS = 4_000_000
-MAX_TENSORS = 200_000
+MAX_OPERATIONS = 2_000_000
+MAX_TENSORS = 50_000
 MAX_INTEGER_BITS = 256
 
 _ADVICE = "Nothing of it was run. Use a safetensors copy of these weights"

@@ -15,7 +15,7 @@ from typing import Any
 
 from i2vgen_ms.errors import CorruptCheckpointError, UnsafeCheckpointError
 from i2vgen_ms.weights.mapping import MappedFile
-from i2vgen_ms.weights.pickle_globals import PickledTensor, Storage
+from i2vgen_ms.weights.pickle_globals import Global, Inert, PickledTensor, Storage
 from i2vgen_ms.weights.pickles import MAX_PICKLE_BYTES, PickleMachine
 from i2vgen_ms.weights.records import Span, TensorRecord
 
@@ -181,7 +181,9 @@ def _record(file: MappedFile, tensor: PickledTensor, span: Span | None) -> Tenso
 def _state_dict(value: Any) -> dict[str, PickledTensor]:
     """The tensors of a saved value: of its `state_dict` if it has one (training checkpoints do), else its own."""
     if not isinstance(value, dict):
-        raise CorruptCheckpointError(f"it holds a {type(value).__name__} instead of a dictionary of tensors")
+        what = "tensor" if isinstance(value, PickledTensor) else type(value).__name__
+        held = value.name if isinstance(value, (Inert, Global)) else f"a {what}"
+        raise CorruptCheckpointError(f"it holds {held} instead of a dictionary of tensors")
     held = value.get("state_dict", value)
     if not isinstance(held, dict):
         raise CorruptCheckpointError("its state_dict is no dictionary of tensors")
