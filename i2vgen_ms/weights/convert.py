@@ -115,7 +115,7 @@ def _configuration(configuration: Configuration, layout: str) -> dict[str, Any]:
 
 
 def _check_result(folder: Path, configuration: Configuration) -> None:
-    """Raises unless the new folder loads as the same networks; warns of other settings that its layout has no key for."""
+    """Raises unless the new folder loads as the same networks; warns of other settings that have no key in it."""
     report = check(folder)
     if not report.ok:
         raise ConfigurationError(
@@ -125,8 +125,8 @@ def _check_result(folder: Path, configuration: Configuration) -> None:
     networks = [path for path in lost if path.startswith(_NETWORK_SETTINGS) and path not in _HOW_NOT_WHAT]
     if networks:
         raise ConfigurationError(
-            f"the published configuration.json has no key for {', '.join(networks)}, and without them the result would be "
-            "another network; keep the safetensors layout"
+            f"the published configuration.json has no key for {', '.join(networks)}, and without them the result would "
+            "be another network; keep the safetensors layout"
         )
     if lost:
         warnings.warn(

@@ -1,8 +1,8 @@
 """The configuration.json that an official hub folder would have for a configuration of ours.
 
-Given a configuration and the shipped one of its task. Architecture that differs from the shipped one is described under the
-published keys `UNet`, `auto_encoder` and `embedder`. It is the inverse of the overlay that reads such a file, and knows no
-files itself. What the published layout has no key for (sampler, steps, ...) is left out.
+Given a configuration and the shipped one of its task. Architecture that differs from the shipped one is described
+under the published keys `UNet`, `auto_encoder` and `embedder`. It is the inverse of the overlay that reads such a
+file, and knows no files itself. What the published layout has no key for (sampler, steps, ...) is left out.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ def hub_configuration(configuration: Configuration, shipped: Configuration) -> d
         "latent_hei": output.height // _LATENT_SCALE,
         "latent_wid": output.width // _LATENT_SCALE,
     }
-    described = {"UNet": (_unet, "st_unet"), "auto_encoder": (_autoencoder, "autoencoder"), "embedder": (_embedder, "encoder")}
+    described = {
+        "UNet": (_unet, "st_unet"),
+        "auto_encoder": (_autoencoder, "autoencoder"),
+        "embedder": (_embedder, "encoder"),
+    }
     for key, (describe, part) in described.items():
         ours: PartSpec = getattr(configuration, part)
         if ours != getattr(shipped, part):
@@ -72,7 +76,9 @@ def _unet(options: dict[str, Any]) -> dict[str, Any]:
         described["attn_scales"] = [0.5**level for level in options["attention_levels"]]
     context = options.get("context", {})
     described |= {
-        theirs: context[ours] for theirs, ours in (("y_dim", "in_channels"), ("num_tokens", "tokens")) if ours in context
+        theirs: context[ours]
+        for theirs, ours in (("y_dim", "in_channels"), ("num_tokens", "tokens"))
+        if ours in context
     }
     return described
 
