@@ -180,10 +180,8 @@ def logsnr_cosine_interp(
     if not zero_terminal_snr:
         return NoiseSchedule(torch.sigmoid(plain + shift))
     low, high = sigmas_vp.min(), sigmas_vp.max()
-    sigmas_vp = low + (sigmas_vp - low) * (1 - low) / (high - low)
-    squares = (1 - sigmas_vp) * (1 + sigmas_vp)
-    squares[-1] = 0.0
-    return NoiseSchedule(squares)
+    short_of_noise = (high - sigmas_vp) * (1 - low) / (high - low)  # 1 - sigma_vp, stretched: exactly 0 at the end
+    return NoiseSchedule(short_of_noise * (2 - short_of_noise))
 
 
 def _from_betas(betas: Tensor, zero_terminal_snr: bool) -> NoiseSchedule:

@@ -55,7 +55,6 @@ def multistep(
         x0 = denoise(x, sigma)
         if sigma == math.inf or sigma_next == 0:
             x = transition(x, x0, sigma, sigma_next, noise, eta=0.0)
-            h_last = 0.0
         else:
             h = math.log(sigma / sigma_next)
             fresh = math.sqrt(-math.expm1(-2 * eta * h)) * s_noise
