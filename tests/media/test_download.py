@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from i2vgen_ms.errors import MediaLimitError, UnreadableMediaError
+from i2vgen_ms.media.download import download
 from i2vgen_ms.media.limits import Limits
 from i2vgen_ms.media.picture import read_picture
 from i2vgen_ms.media.source import read_source
@@ -119,8 +120,8 @@ def test_a_picture_by_address(server, tmp_path, monkeypatch):
     [("/announced", "9536.7 MiB; at most 1000 bytes"), ("/endless", "more than 1000 bytes")],
 )
 def test_size_is_limited_before_and_while_receiving(server, path, words):
-    with pytest.raises(MediaLimitError, match=words):
-        read_source(server.at + path, limits=QUICK)
+    with pytest.raises(MediaLimitError, match=words), download(server.at + path, limits=QUICK, max_bytes=1000):
+        pytest.fail("all of it was taken")
 
 
 @pytest.mark.parametrize("path", ["/slow-body", "/slow-body-without-length", "/slow-header"])

@@ -30,13 +30,16 @@ class Gif:
             raise ConfigurationError(f"writer gif: colors is 2 to 256, not {colors}")
         self.colors, self.dither = colors, dither
 
-    def begin(self, place: BinaryIO | Path, what: Picture) -> Sink:
-        """A sink into the open file `place`."""
-        assert not isinstance(place, Path)
+    def check(self, what: Picture) -> None:
+        """Raises ArgumentError for a rate that viewers would not play."""
         if what.fps > _FASTEST:
             raise ArgumentError(
                 f"a GIF shows at most {_FASTEST} frames a second, not {float(what.fps):g}; use .mp4 or .webm"
             )
+
+    def begin(self, place: BinaryIO | Path, what: Picture) -> Sink:
+        """A sink into the open file `place`."""
+        assert not isinstance(place, Path)
         return _GifSink(place, what, self)
 
 

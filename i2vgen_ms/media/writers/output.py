@@ -97,6 +97,9 @@ def open_writer(
     )
     if part is None or suffix not in part.suffixes:
         part = _built(_BY_SUFFIX[suffix], dict(options or {}))
+    check = getattr(part, "check", None)
+    if check is not None:
+        check(what)
     place = _place(target, suffix)
     place.probe()
     return Output(part, place, what)

@@ -50,7 +50,8 @@ class WriterPart(Protocol):
     """A file format with its settings.
 
     `suffixes` are the names' ends that it writes; ('',) for a part that fills a folder. The first one is meant when
-    no name is given.
+    no name is given. A part may also have `check(what: Picture)`, which raises ArgumentError for a size or a rate that
+    the format cannot have; it is called before the heavy work.
     """
 
     suffixes: ClassVar[tuple[str, ...]]

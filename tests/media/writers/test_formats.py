@@ -73,8 +73,11 @@ def test_durations_of_frames_never_drift():
         parts = durations(100, fps, unit=10)
         assert all(part > 0 and part % 10 == 0 for part in parts)
         assert abs(sum(parts) - 100_000 / fps) <= 5
-    with pytest.raises(ArgumentError, match="at most 50"), open_writer("/tmp/x.gif", width=2, height=2, fps=60):
-        pass
+
+
+def test_a_rate_that_no_viewer_plays_is_refused_before_any_work(tmp_path):
+    with pytest.raises(ArgumentError, match="at most 50"):
+        open_writer(tmp_path / "x.gif", width=2, height=2, fps=60)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import builtins
 import errno
+import gc
 import io
 import os
 import signal
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from i2vgen_ms.errors import ArgumentError, OutputError
-from i2vgen_ms.media.writers import Output, numbered, open_writer
+from i2vgen_ms.media.writers import Output, Picture, numbered, open_writer
 from i2vgen_ms.media.writers.h264 import H264
 from tests.media.writers.samples import NAMES, moving, read, write
 
@@ -226,10 +228,48 @@ def test_one_array_may_be_used_for_every_frame_and_any_strides_work(tmp_path, na
     buffer = np.empty((32, 48, 3), np.uint8)
     with open_writer(named(tmp_path, name), width=48, height=32, fps=8) as output:
         for frame in frames:
-            buffer[:] = frame[::-1, ::-1]
-            output.write(buffer[::-1, ::-1])
+            buffer[:] = frame
+            output.write(buffer)
             buffer[:] = 0
     assert np.abs(read(output.path).astype(int) - frames).mean() < 4
+    write(output.path, frames[:, ::-1, ::-1])
+    assert np.abs(read(output.path).astype(int) - frames[:, ::-1, ::-1]).mean() < 4
+
+
+def test_everything_is_on_the_disk_before_it_is_moved(tmp_path, monkeypatch):
+    done: list[tuple[str, int]] = []
+    fsync, replace, rename = os.fsync, os.replace, os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: done.append(("fsync", os.fstat(fd).st_size)) or fsync(fd))
+    monkeypatch.setattr(os, "replace", lambda a, b: done.append(("move", os.stat(a).st_size)) or replace(a, b))
+    monkeypatch.setattr(os, "rename", lambda a, b: done.append(("move", os.stat(a).st_size)) or rename(a, b))
+    path = write(tmp_path / "a.mp4", moving()).path
+    assert done[:2] == [("fsync", path.stat().st_size), ("move", path.stat().st_size)]
+    assert [what for what, _ in done[2:]] == ["fsync"]  # the folder
+    done.clear()
+    write(tmp_path / "frames/", moving())
+    assert [what for what, _ in done] == ["fsync"] * 7 + ["move", "fsync"]
+
+
+@pytest.mark.parametrize("room", [0, 100, 1000])
+def test_a_container_reports_a_failing_file_and_stays_silent_beside_that(room, capfd):
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > room:
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(data)
+
+    def attempt(sink):
+        try:
+            for frame in moving():
+                sink.write(frame)
+            sink.finish()
+        finally:
+            sink.abort()
+
+    with pytest.raises(OSError, match="full"):
+        attempt(H264().begin(Full(), Picture(width=48, height=32, fps=Fraction(8), suffix=".mkv")))
+    gc.collect()
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -261,11 +301,14 @@ def test_a_part_of_somebody_else(tmp_path):
 
         def begin(self, place, what):
             class Sink:
+                def __init__(self):
+                    self.frames = []
+
                 def write(self, frame):
-                    place.write(frame.tobytes())
+                    self.frames.append(frame)
 
                 def finish(self):
-                    place.write(what.suffix.encode())
+                    place.write(b"".join(frame.tobytes() for frame in self.frames) + what.suffix.encode())
 
                 def abort(self):
                     pass
@@ -274,6 +317,11 @@ def test_a_part_of_somebody_else(tmp_path):
 
     assert write(tmp_path / "a.raw", moving(), part=Raw()).path.read_bytes() == moving().tobytes() + b".raw"
     assert write(None, moving(), part=Raw()).getvalue() == moving().tobytes() + b".raw"
+    with open_writer(None, width=48, height=32, fps=8, part=Raw()) as output:
+        for frame in moving():
+            output.write(frame)
+            frame[:] = 0  # a part may keep what it is given
+    assert output.getvalue() == moving().tobytes() + b".raw"
     assert write(tmp_path / "a.gif", moving(), part=Raw()).path.read_bytes()[:3] == b"GIF"
     refused(tmp_path / "a.rav", r"did you mean '\.raw'", part=Raw())
 
