@@ -120,7 +120,7 @@ def test_latents_are_used_as_they_are(pipe, picture) -> None:
     first = frames(pipe, picture, latents=latents, seed=1)
     assert np.array_equal(first, frames(pipe, picture, latents=latents, seed=2))
     assert torch.equal(latents, kept)
-    with pytest.raises(ArgumentError, match=r"need b 4 3 4 8"):
+    with pytest.raises(ArgumentError, match=r"need 1 4 3 4 8"):
         frames(pipe, picture, latents=latents[:, :, :2])
     with pytest.raises(ArgumentError, match="b c f h w"):
         frames(pipe, picture, latents=np.zeros((1, 4, 3, 4, 8)))
@@ -137,7 +137,7 @@ def test_progress_may_cancel_and_then_nothing_is_written(pipe, picture, tmp_path
 
 
 def test_places_that_cannot_be_written_are_found_out_before_the_work(pipe, picture, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(pipe, "_sample", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(pipe, "_latents", lambda *_: pytest.fail("the work began"))
     for target in tmp_path / "missing" / "video.mp4", tmp_path / "video.xyz":
         with pytest.raises(OutputError):
             pipe(picture, output=target, progress=False)

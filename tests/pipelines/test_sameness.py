@@ -82,8 +82,6 @@ def test_the_whole_run_equals_the_published_one(theirs: Any, pipe: ImageToVideo,
 def test_the_picture_is_prepared_as_published(theirs: Any, pipe: ImageToVideo) -> None:
     from PIL import Image
 
-    from i2vgen_ms.media.picture import read_picture
-
     image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (448, 896, 3), dtype=np.uint8))
-    cut = pipe._cut(read_picture(image), pipe.networks, pipe.configuration)
-    assert torch.equal(pipe.networks.encoder.preprocess(cut)[0], theirs.vid_trans(image))
+    call, _ = pipe._begin({"progress": False}, 1)
+    assert torch.equal(pipe._prepare(image, call)[0], theirs.vid_trans(image))

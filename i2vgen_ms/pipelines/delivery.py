@@ -1,0 +1,107 @@
+"""Delivery: frames, as they are decoded, to the files and arrays that a call asked for.
+
+It is given targets and chunks of frames; it knows neither networks nor what the frames show.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from i2vgen_ms import catalogue
+from i2vgen_ms.config.schema import Output
+from i2vgen_ms.errors import ArgumentError, nearest
+from i2vgen_ms.media.frames import to_uint8
+from i2vgen_ms.media.writers import numbered, open_writer
+from i2vgen_ms.pipelines.result import Result
+
+OUTPUT_TYPES = ("video", "frames", "pt")
+Target = str | os.PathLike[str] | None
+
+
+def targets(output: Any, count: int | None) -> list[Target]:
+    """One target an input: none, numbered names, or the names that were given. count None: a single input, not a list.
+
+    Raises: ArgumentError if names and inputs are not equally many.
+    """
+    if count is None:
+        return [output]
+    if output is None:
+        return [None] * count
+    if isinstance(output, (str, os.PathLike)):
+        return [numbered(output, index) for index in range(count)]
+    names = list(output)
+    if len(names) != count:
+        raise ArgumentError(f"{count} inputs but {len(names)} outputs; give one name, or one for each input")
+    return names
+
+
+def check_output_type(output_type: Any) -> str:
+    """The output type, `video` if it is None. Raises: ArgumentError for one that is not known."""
+    if output_type is None:
+        return "video"
+    if output_type not in OUTPUT_TYPES:
+        raise ArgumentError(f"output_type={output_type!r} is unknown; {nearest(str(output_type), OUTPUT_TYPES)}")
+    return str(output_type)
+
+
+def writers(settings: Output, wanted: Sequence[Target], *, output_type: str, seed: int) -> list[Any]:
+    """A writer, not yet entered, for each target; None where frames are asked for and no file is.
+
+    Raises: OutputError for a place that cannot be written to.
+    """
+    part = catalogue.build("writers", settings.writer)
+    return [
+        open_writer(
+            target,
+            width=settings.width,
+            height=settings.height,
+            fps=settings.fps,
+            part=part,
+            metadata={"comment": f"i2vgen_ms seed={seed}"},
+        )
+        if target is not None or output_type == "video"
+        else None
+        for target in wanted
+    ]
+
+
+def deliver(chunks: Iterator[Tensor], writer: Any, output_type: str) -> Any:
+    """Writes chunks `f h w c` in [-1, 1] as they come, and returns what the output type keeps of them, if anything."""
+    kept: list[Any] = []
+    for frames in chunks:
+        if output_type == "pt":
+            kept.append(frames)
+        if writer is None and output_type == "pt":
+            continue
+        pictures = to_uint8(frames)
+        if output_type == "frames":
+            kept.append(pictures)
+        if writer is not None:
+            for picture in pictures:
+                writer.write(picture)
+    if output_type == "frames":
+        return np.concatenate(kept)
+    return channels_first(kept) if kept else None
+
+
+def channels_first(chunks: Sequence[Tensor]) -> Tensor:
+    """Chunks `f h w c` as one fp32 tensor `c f h w` on the CPU."""
+    return rearrange(torch.cat([chunk.float().cpu() for chunk in chunks]), "f h w c -> c f h w")
+
+
+def result(target: Target, writer: Any, kept: Any, *, output_type: str, seed: int) -> Result:
+    """The Result of one video whose writer has been closed."""
+    return Result(
+        seed=seed,
+        path=None if target is None else os.fspath(target),
+        video=writer.getvalue() if writer is not None and target is None else None,
+        frames=kept if output_type == "frames" else None,
+        tensor=kept if output_type == "pt" else None,
+    )

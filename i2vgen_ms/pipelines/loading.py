@@ -1,0 +1,36 @@
+"""From a model folder to the pipeline of its task."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from i2vgen_ms.config import reader
+from i2vgen_ms.errors import ConfigurationError, nearest
+from i2vgen_ms.pipelines.image_to_video import ImageToVideo
+from i2vgen_ms.runtime import device as devices
+
+STAGES = {"image-to-video": ImageToVideo}
+
+
+def load(
+    folder: str | os.PathLike[str], *, device: str | torch.device | None = None, dtype: Any = None
+) -> ImageToVideo:
+    """The pipeline of a model folder.
+
+    Args:
+        folder: a folder with configuration.json and the weight files, in the hub's or our own layout.
+        device: `cpu`, `cuda`, `cuda:1`; None takes CUDA if there is one.
+        dtype: a dtype name for all networks, or names by network; None takes the configuration's.
+    Raises: ConfigurationError, CheckpointError, DeviceError, each saying what to do.
+    """
+    place = devices.choose(device)
+    configuration = reader.read(folder)
+    if configuration.task not in STAGES:
+        raise ConfigurationError(
+            f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
+        )
+    return STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype)

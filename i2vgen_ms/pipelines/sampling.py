@@ -1,0 +1,67 @@
+"""From a noisy state to clean latents: the configuration's schedule, spacing, sampler and guidance strung together.
+
+It is given a network, a state and the conditions of both guidance branches; what the conditions mean and where the
+state comes from is its callers' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Generator, Tensor
+
+from i2vgen_ms import catalogue
+from i2vgen_ms.config.schema import Diffusion
+from i2vgen_ms.diffusion import noise, spacing
+from i2vgen_ms.diffusion.denoiser import Denoiser
+from i2vgen_ms.diffusion.samplers.sampler import Step
+from i2vgen_ms.diffusion.schedule import NoiseSchedule
+from i2vgen_ms.runtime.device import memory_advice
+
+Conditions = Mapping[str, Any]
+
+
+def schedule_of(diffusion: Diffusion) -> NoiseSchedule:
+    """The noise schedule that the configuration chooses."""
+    schedule: NoiseSchedule = catalogue.build("schedules", diffusion.schedule)()
+    return schedule
+
+
+def sample(
+    network: Callable[..., Tensor],
+    diffusion: Diffusion,
+    x: Tensor,
+    *,
+    positive: Conditions,
+    negative: Conditions,
+    generators: Sequence[Generator],
+    on_step: Callable[[Step], Any],
+    first_timestep: int | None = None,
+) -> Tensor:
+    """Clean latents `b c f h w` from the state `x`, variance-preserving at the first timestep.
+
+    Args:
+        network: `(x, t, **conditions) -> model output`.
+        positive, negative: the conditions of the two guidance branches, tensors with the batch first.
+        generators: one for each item of the batch, so that a batch gives what its items alone would give.
+        on_step: is given every Step, and may raise to stop.
+        first_timestep: where sampling begins; None is the noisiest.
+    """
+    schedule = schedule_of(diffusion)
+    sampler = catalogue.build("samplers", diffusion.sampler)
+    levels = catalogue.build("spacings", diffusion.spacing)
+    sigmas = spacing.grid(levels, schedule, sampler, diffusion.steps, first_timestep=first_timestep)
+    guidance = catalogue.build("guidance", diffusion.guidance)
+    denoise = Denoiser(
+        predict=lambda state, t: guidance(network, state, t, positive, negative),
+        schedule=schedule,
+        prediction=diffusion.prediction,
+        rounding=diffusion.timestep_rounding,
+    )
+    draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x)
+    with memory_advice("sampling"):
+        for step in sampler(denoise, x, sigmas, draw):
+            x = step.x
+            on_step(step)
+    return x

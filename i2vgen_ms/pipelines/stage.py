@@ -1,0 +1,160 @@
+"""What both stages share: a model folder's networks, batches of inputs, decoding and delivering.
+
+A stage keeps nothing of a call, so that threads may share it. The subclasses say what conditions the network and where
+sampling starts.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from einops import rearrange
+from torch import Generator, Tensor
+
+from i2vgen_ms.config.schema import Configuration
+from i2vgen_ms.diffusion.samplers.sampler import Step
+from i2vgen_ms.errors import ArgumentError, NonFiniteError
+from i2vgen_ms.pipelines import arguments, delivery
+from i2vgen_ms.pipelines.networks import Loader, Networks
+from i2vgen_ms.pipelines.progress import Progress, Reporter
+from i2vgen_ms.pipelines.result import Result
+from i2vgen_ms.runtime.device import memory_advice
+from i2vgen_ms.runtime.sizes import latent_size
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: its configuration, its networks, and where progress is reported."""
+
+    settings: Configuration
+    networks: Networks
+    reporter: Reporter
+
+    def on_step(self, step: Step) -> None:
+        self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0))
+
+    def generators(self, count: int) -> list[Generator]:
+        """A generator for each item of a batch, all from the call's seed."""
+        return [Generator().manual_seed(self.settings.seed) for _ in range(count)]
+
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """`c f h w` of one item's latents at the size that the network takes."""
+        output, network = self.settings.output, self.networks.st_unet
+        rows, columns = latent_size(
+            network, height=output.height, width=output.width, factor=self.networks.autoencoder.factor
+        )
+        return network.latent_channels, output.num_frames, rows, columns
+
+
+class Stage(ABC, Generic[Prepared]):
+    """One stage with the model of one folder."""
+
+    def __init__(self, configuration: Configuration, folder: Path, *, device: torch.device, dtype: Any = None) -> None:
+        self.configuration, self.folder, self.device = configuration, folder, device
+        self._dtypes = arguments.dtypes(configuration, device.type, dtype)
+        self._loader = Loader(configuration, folder, device)
+        self._loader.networks(self._dtypes)
+
+    @property
+    def networks(self) -> Networks:
+        """The loaded encoder, ST-UNet and autoencoder."""
+        return self._loader.networks(self._dtypes)
+
+    @abstractmethod
+    def _prepare(self, source: Any, call: Call) -> Prepared:
+        """Reads one input: everything that can be wrong with it is found out here, before any heavy work."""
+
+    @abstractmethod
+    def _latents(self, prepared: Sequence[Prepared], latents: Tensor | None, call: Call) -> Tensor:
+        """Clean latents `b c f h w` for the prepared inputs; latents: the initial noise, if it was given."""
+
+    def _run_all(self, source: Any, output: Any, given: dict[str, Any]) -> Any:
+        """A Result for one input, or a list of them for a list."""
+        many = isinstance(source, (list, tuple))
+        sources = list(source) if many else [source]
+        if not sources:
+            return []
+        call, latents = self._begin(given, len(sources))
+        output_type = delivery.check_output_type(given.get("output_type"))
+        wanted = delivery.targets(output, len(sources) if many else None)
+        results: list[Result] = []
+        with call.reporter, torch.no_grad():
+            for start in range(0, len(sources), call.settings.batch_size):
+                span = slice(start, start + call.settings.batch_size)
+                noise = None if latents is None else latents[span]
+                results += self._run_batch(call, sources[span], wanted[span], output_type, noise)
+        return results if many else results[0]
+
+    def _begin(self, given: dict[str, Any], count: int) -> tuple[Call, Tensor | None]:
+        """The call and its checked initial noise."""
+        settings = arguments.applied(self.configuration, given)
+        dtype = given.get("dtype")
+        dtypes = self._dtypes if dtype is None else arguments.dtypes(self.configuration, self.device.type, dtype)
+        call = Call(settings, self._loader.networks(dtypes), Reporter(given.get("progress")))
+        return call, _checked(given.get("latents"), count, call)
+
+    def _run_batch(
+        self,
+        call: Call,
+        sources: Sequence[Any],
+        wanted: Sequence[delivery.Target],
+        output_type: str,
+        latents: Tensor | None,
+    ) -> list[Result]:
+        seed = call.settings.seed
+        prepared = [self._prepare(source, call) for source in sources]
+        with ExitStack() as stack:
+            # Before any heavy work, so that a place that cannot be written to is found out now.
+            opened = delivery.writers(call.settings.output, wanted, output_type=output_type, seed=seed)
+            writers = [writer and stack.enter_context(writer) for writer in opened]
+            sampled = self._latents(prepared, latents, call)
+            kept = [
+                delivery.deliver(self._decode(one, call), writer, output_type)
+                for one, writer in zip(sampled, writers, strict=True)
+            ]
+        return [
+            delivery.result(*triple, output_type=output_type, seed=seed)
+            for triple in zip(wanted, writers, kept, strict=True)
+        ]
+
+    @staticmethod
+    def _decode(latents: Tensor, call: Call) -> Iterator[Tensor]:
+        """Chunks of frames `f h w c`, cropped to the video's size, of the latents `c f h w` of one video."""
+        output, done = call.settings.output, 0
+        chunks = call.networks.autoencoder.decode(rearrange(latents, "c f h w -> 1 f h w c"))
+        while True:
+            with memory_advice("decoding"):
+                chunk = next(chunks, None)
+            if chunk is None:
+                return
+            frames = chunk[0, :, : output.height, : output.width]
+            if not torch.isfinite(frames).all():
+                raise NonFiniteError(
+                    f"decoding: NaN or infinity after frame {done}; try dtype 'float32' for the autoencoder"
+                )
+            done += len(frames)
+            call.reporter.report(Progress("decoding", done, latents.shape[1]))
+            yield frames
+
+
+def _checked(latents: Any, count: int, call: Call) -> Tensor | None:
+    """The initial noise that was given, as fp32; ArgumentError unless it is what this call needs."""
+    if latents is None:
+        return None
+    needed = (count, *call.latent_shape())
+    if not isinstance(latents, Tensor) or tuple(latents.shape) != needed:
+        have = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        output = call.settings.output
+        raise ArgumentError(
+            f"latents must be a tensor b c f h w; {count} times {output.num_frames} frames of "
+            f"{output.width}x{output.height} need {' '.join(map(str, needed))}, not {have}"
+        )
+    return latents.float()
