@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,13 +62,23 @@ def test_the_class_index_and_the_task_tables(modelscope):
     from modelscope.outputs import TASK_OUTPUTS
     from modelscope.pipeline_inputs import TASK_INPUTS
     from modelscope.pipelines.builder import get_default_pipeline_info
-    from modelscope.utils.import_utils import INDEX_KEY, MODULE_KEY, LazyImportModule
+    from modelscope.utils.import_utils import INDEX_KEY, MODULE_KEY, REQUIREMENT_KEY, LazyImportModule
 
+    assert not set(activation.DOTTED_NAMES) & set(LazyImportModule.get_ast_index()[REQUIREMENT_KEY])
     index = LazyImportModule.get_ast_index()[INDEX_KEY]
     assert {index[signature][MODULE_KEY] for signature in activation.SIGNATURES} == {"i2vgen_ms.plugin"}
     assert TASK_INPUTS["image-to-video"] == "image"
     assert TASK_OUTPUTS["video-to-video"] == ["output_video"]
     assert get_default_pipeline_info("image-to-video") == ("image-to-video-task-pipeline", "damo/Image-to-Video")
+
+
+def test_the_class_index_of_older_versions():
+    index = {"index": {}, "requirements": {"modelscope.pipelines.multi_modal.image_to_video_pipeline": ["cv2"]}}
+    keys = {"INDEX_KEY": "index", "MODULE_KEY": "module", "REQUIREMENT_KEY": "requirements"}
+    activation._change_index(SimpleNamespace(LazyImportModule=SimpleNamespace(AST_INDEX=index), **keys))
+    assert {entry["module"] for entry in index["index"].values()} == {"i2vgen_ms.plugin"}
+    assert set(index["index"]) == set(activation.SIGNATURES)
+    assert index["requirements"] == {}
 
 
 def test_the_signature_of_pipeline_stays(modelscope):

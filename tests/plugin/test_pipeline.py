@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -75,6 +76,29 @@ def test_a_batch_is_one_run_of_the_network_and_gives_the_same(pipe, picture, mod
     assert sizes == [2]
     for result, alone in zip(batched, single, strict=True):
         assert torch.allclose(result[modelscope.VIDEO], alone, atol=1e-4)
+
+
+def test_the_batch_size_of_the_configuration(modelscope, origin, picture):
+    """It groups lists; a single picture, and a list that does not fill a batch, are no problem."""
+    pipe = modelscope.pipeline("image-to-video", str(origin), device="cpu", **FAST)
+    single = pipe(picture, output_type="pt")[modelscope.VIDEO]
+    pipe.model.cfg.batch_size = 2
+    assert torch.equal(pipe(picture, output_type="pt")[modelscope.VIDEO], single)
+    results = pipe([picture] * 3, output_type="pt")
+    assert len(results) == 3
+    assert all(torch.allclose(result[modelscope.VIDEO], single, atol=1e-4) for result in results)
+
+
+def test_through_the_functions_of_modelscopes_server(pipe, picture, modelscope):
+    from modelscope.utils.input_output import call_pipeline_with_json, get_pipeline_information_by_pipeline
+    from modelscope.utils.input_output import pipeline_output_to_service_base64_output as as_json
+
+    schema = get_pipeline_information_by_pipeline(pipe).schema
+    assert list(schema["input"]["properties"]) == ["image"]
+    assert list(schema["output"]["properties"]) == ["output_video"]
+    body = {"input": {"image": base64.b64encode(Path(picture).read_bytes()).decode()}, "parameters": {"steps": 1}}
+    result = call_pipeline_with_json({"task_name": pipe.group_key}, pipe, body)
+    assert base64.b64decode(as_json(pipe.group_key, result)["output_video"])[4:8] == b"ftyp"
 
 
 @pytest.mark.parametrize(
