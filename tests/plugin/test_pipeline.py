@@ -149,6 +149,8 @@ def test_the_model_alone(pipe, picture, modelscope):
     assert video.dtype == torch.float32
     assert video.device.type == "cpu"
     assert torch.allclose(video[0], video[1], atol=1e-5)
+    assert torch.allclose(video[:1], pipe.model({"vit_frame": frames}, seed=666, steps=2), atol=1e-4)
+    assert not torch.allclose(video[:1], pipe.model({"vit_frame": frames}, seed=1, steps=2), atol=1e-2)
     for wrong in ({}, {"vit_frame": image}, frames):
         with pytest.raises(ArgumentError, match="vit_frame"):
             pipe.model(wrong)
@@ -215,7 +217,8 @@ def test_a_model_object(modelscope, origin, picture):
     pipe = modelscope.pipeline("image-to-video", model=model, **FAST)
     assert pipe.model is model
     assert pipe(picture)["seed"] == 9
-    assert modelscope.pipeline("image-to-video", model=[model], seed=1, **FAST)(picture)["seed"] == 1
+    pipe = modelscope.pipeline("image-to-video", model=[model], seed=1, **FAST)
+    assert (pipe(picture)["seed"], pipe(picture, seed=2)["seed"]) == (1, 2)
     assert model.cfg.seed == 9
 
 
