@@ -1,8 +1,6 @@
 """Video: a clip's frames, as uint8 `f h w 3` RGB, with PyAV.
 
-Given a path, an http(s) address, bytes or a file object; FFmpeg itself only ever sees a file object, and only the
-demuxers named here, so that no playlist, pattern, device or address in a file or a name is followed. It does not know
-what the frames are for.
+Given a path, an http(s) address, bytes or a file object. It does not know what the frames are for.
 """
 
 from __future__ import annotations
@@ -12,19 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, BinaryIO
 
-import av
 import numpy as np
 import numpy.typing as npt
 
 from i2vgen_ms.errors import ArgumentError, I2VGenError, MediaLimitError, UnreadableMediaError
+from i2vgen_ms.media.clip import Clip
+from i2vgen_ms.media.demuxer import open_container
 from i2vgen_ms.media.limits import Limits, words
 from i2vgen_ms.media.source import describe, open_source
 
 Frame = npt.NDArray[np.uint8]
-
-DEMUXERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "gif")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,30 +40,11 @@ class VideoInfo:
     metadata: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clip:
-    """Decoded frames, uint8 `f h w 3` RGB; `truncated` when the file goes on after the last one."""
-
-    frames: Frame
-    info: VideoInfo
-    truncated: bool
-
-    @property
-    def fps(self) -> Fraction | None:
-        """Frames a second; None when the file does not say."""
-        return self.info.fps
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether the file has a sound track (which is not read)."""
-        return self.info.has_audio
-
-
 class Video:
     """An open video: `info` is there at once, iterating decodes frame by frame (once)."""
 
-    def __init__(self, container: Any, name: str, limits: Limits, threads: int) -> None:
-        self._container, self._name, self._limits = container, name, limits
+    def __init__(self, container: Any, file: BinaryIO, name: str, limits: Limits, threads: int) -> None:
+        self._container, self._file, self.name, self._limits = container, file, name, limits
         streams = container.streams.video
         if not streams:
             raise UnreadableMediaError(f"{name} holds no video" + (", only sound" if container.streams.audio else ""))
@@ -97,12 +75,31 @@ class Video:
             yield first
         yield from self._frames
 
+    def left_out(self, taken: int) -> int | None:
+        """How many frames there are after the first `taken`, without decoding them; None when that takes too long
+        or they are damaged.
+
+        It reads the file once more, so nothing can be decoded afterwards.
+        """
+        end = time.monotonic() + self._limits.decode_seconds
+        count = 0
+        try:
+            with open_container(self._file, self.name, self._limits) as container:
+                for packet in container.demux(container.streams.video[0]):
+                    if time.monotonic() > end:
+                        return None
+                    # A packet to discard is outside the part that the file shows; an empty one marks the end.
+                    count += packet.size > 0 and not packet.is_discard
+        except Exception:  # damage behind the frames that were read does them no harm
+            return None
+        return max(1, count - taken)
+
     def _check_size(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
-            raise UnreadableMediaError(f"{self._name} announces frames of {width}x{height} pixels")
+            raise UnreadableMediaError(f"{self.name} announces frames of {width}x{height} pixels")
         if width * height > self._limits.max_video_pixels:
             raise MediaLimitError(
-                f"{self._name} has frames of {width}x{height} = {width * height} pixels; "
+                f"{self.name} has frames of {width}x{height} = {width * height} pixels; "
                 f"at most {self._limits.max_video_pixels} are read"
             )
 
@@ -114,13 +111,13 @@ class Video:
                 # Only time in here counts, not what the caller does between two frames.
                 if spent + time.monotonic() - begun > self._limits.decode_seconds:
                     raise MediaLimitError(
-                        f"{self._name} took more than {self._limits.decode_seconds:g} seconds to decode"
+                        f"{self.name} took more than {self._limits.decode_seconds:g} seconds to decode"
                     )
                 self._check_size(frame.width, frame.height)
                 pixels = _upright(frame.to_ndarray(format="rgb24"), frame.rotation)
                 if shape is not None and pixels.shape != shape:
                     raise UnreadableMediaError(
-                        f"{self._name} changes its size from {shape[1]}x{shape[0]} to "
+                        f"{self.name} changes its size from {shape[1]}x{shape[0]} to "
                         f"{pixels.shape[1]}x{pixels.shape[0]} on the way"
                     )
                 shape = pixels.shape
@@ -130,7 +127,7 @@ class Video:
         except I2VGenError:
             raise
         except Exception as error:
-            raise UnreadableMediaError(f"{self._name} is damaged: {error}") from error
+            raise UnreadableMediaError(f"{self.name} is damaged: {error}") from error
 
 
 @contextmanager
@@ -142,30 +139,15 @@ def open_video(source: Any, *, limits: Limits | None = None, threads: int = 2) -
     """
     limits = limits or Limits()
     name = describe(source)
-    with open_source(source, limits=limits, max_bytes=limits.max_video_bytes) as file:
-        if not file.read(1):
-            raise UnreadableMediaError(f"{name} is empty")
-        file.seek(0)
-        try:
-            container = av.open(
-                file,
-                options={
-                    "format_whitelist": ",".join(DEMUXERS),
-                    "protocol_whitelist": "file",
-                    "max_pixels": str(limits.max_video_pixels),
-                },
-            )
-        except Exception as error:
-            raise UnreadableMediaError(
-                f"{name} is not a video, is damaged, or of a format that is not accepted (mp4, mov, mkv, webm, avi, "
-                f"gif): {error}"
-            ) from error
-        with container:
-            yield Video(container, name, limits, threads)
+    with (
+        open_source(source, limits=limits, max_bytes=limits.max_video_bytes) as file,
+        open_container(file, name, limits) as container,
+    ):
+        yield Video(container, file, name, limits, threads)
 
 
 def read_video(source: Any, *, max_frames: int, limits: Limits | None = None, threads: int = 2) -> Clip:
-    """The first `max_frames` frames of a video, rotated as the file asks for.
+    """The first `max_frames` frames of a video, uint8, rotated as the file asks for.
 
     Raises what `open_video` does, MediaLimitError also when these frames together would take more memory than
     `limits.max_clip_bytes`, and ArgumentError when `max_frames` is not 1 to `limits.max_frames`.
@@ -174,22 +156,29 @@ def read_video(source: Any, *, max_frames: int, limits: Limits | None = None, th
     if not 1 <= max_frames <= limits.max_frames:
         raise ArgumentError(f"max_frames is 1 to {limits.max_frames}, not {max_frames}")
     with open_video(source, limits=limits, threads=threads) as video:
-        height, width = video.info.height, video.info.width
-        room = min(max_frames, limits.max_clip_bytes // (3 * width * height))
-        # Reserved at once and filled on the way: a list that is joined at the end would need the memory twice.
-        frames = np.empty((room, height, width, 3), np.uint8)
-        count = 0
-        for frame in video:
-            if count == max_frames:
-                return Clip(frames=frames, info=video.info, truncated=True)
-            if count == room:
-                raise MediaLimitError(
-                    f"{describe(source)}: {count + 1} frames of {width}x{height} take more than "
-                    f"{words(limits.max_clip_bytes)}; read fewer (max_frames) or a smaller video"
-                )
-            frames[count] = frame
-            count += 1
-        return Clip(frames=frames[:count], info=video.info, truncated=False)
+        frames, truncated = _collected(video, max_frames, limits)
+        left_out = video.left_out(len(frames)) if truncated else 0
+        return Clip(frames=frames, fps=video.info.fps, truncated=truncated, left_out=left_out, info=video.info)
+
+
+def _collected(video: Video, max_frames: int, limits: Limits) -> tuple[Frame, bool]:
+    """At most `max_frames` frames, and whether there are more."""
+    height, width = video.info.height, video.info.width
+    room = min(max_frames, limits.max_clip_bytes // (3 * width * height))
+    # Reserved at once and filled on the way: a list that is joined at the end would need the memory twice.
+    frames = np.empty((room, height, width, 3), np.uint8)
+    count = 0
+    for frame in video:
+        if count == max_frames:
+            return frames, True
+        if count == room:
+            raise MediaLimitError(
+                f"{video.name}: {count + 1} frames of {width}x{height} take more than "
+                f"{words(limits.max_clip_bytes)}; read fewer (max_frames) or a smaller video"
+            )
+        frames[count] = frame
+        count += 1
+    return frames[:count], False
 
 
 def _rate(container: Any, stream: Any) -> Fraction | None:
