@@ -1,16 +1,20 @@
-"""Frames: float video pixels to uint8.
+"""Frames: float video pixels to uint8, and back.
 
-Given decoded pixels in [-1, 1]; gives back what is written to files. It knows no file and no network.
+Given pixels in [-1, 1], gives back what is written to files; given what was read from files, pixels in [-1, 1]. It
+knows no file and no network.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from i2vgen_ms.errors import ArgumentError, NonFiniteError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def to_uint8(pixels: Any) -> npt.NDArray[np.uint8]:
@@ -41,6 +45,25 @@ def to_uint8(pixels: Any) -> npt.NDArray[np.uint8]:
         levels = pixels.detach().float().mul(127.5).add_(127.5).clamp_(0, 255).round_().to(torch.uint8)
     array: npt.NDArray[np.uint8] = levels.cpu().numpy()
     return array
+
+
+def to_pixels(frames: Any) -> Tensor:
+    """fp32 tensor of the shape of `frames`; 0 becomes -1, 255 becomes 1. Floating-point tensors only become fp32.
+
+    `frames` is a uint8 array or tensor, or a floating-point tensor in [-1, 1]. It is left untouched; of an fp32 tensor
+    the result is the tensor itself.
+
+    Raises ArgumentError for other types.
+    """
+    import torch
+
+    value = torch.from_numpy(np.ascontiguousarray(frames)) if isinstance(frames, np.ndarray) else frames
+    if value.is_floating_point():
+        return value.detach().to(torch.float32)
+    if value.dtype != torch.uint8:
+        raise ArgumentError(f"frames are uint8, or floating-point in [-1, 1], not {value.dtype}")
+    # published: these three steps, whose roundings no shorter formula repeats
+    return value.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
 def _non_finite() -> NonFiniteError:
