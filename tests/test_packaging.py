@@ -6,6 +6,7 @@ import configparser
 import os
 import re
 import shutil
+import site
 import subprocess
 import sys
 import zipfile
@@ -68,9 +69,9 @@ def test_an_editable_install_finds_its_data(source: Path, tmp_path: Path) -> Non
     target = str(tmp_path / "site")
     options = ["--no-deps", "--no-build-isolation", "--no-index", "--target", target]
     run([*PIP, "install", *options, "-e", str(source)], tmp_path)
-    # what was added last comes first, as this environment may hold another editable install of the package
-    order = f"import site, sys; site.addsitedir({target!r}); sys.path.reverse(); sys.meta_path.reverse()"
-    *_, place = run([sys.executable, "-I", "-c", f"{order}; {LIST}; print(c.__file__)"], tmp_path).split()
+    # -S: without the .pth files of this environment, which may hold another editable install of the package
+    code = f"import site, sys; site.addsitedir({target!r}); sys.path += {site.getsitepackages()!r}; {LIST}"
+    *_, place = run([sys.executable, "-I", "-S", "-c", f"{code}; print(c.__file__)"], tmp_path).split()
     assert place == str(source / "i2vgen_ms" / "catalogue.py")
 
 
