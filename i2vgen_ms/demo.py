@@ -24,7 +24,9 @@ def picture() -> Path:
     return configuration_folder() / "demo" / "picture.jpg"
 
 
-def make_random_model(folder: str | os.PathLike[str], changes: Mapping[str, Any] | None = None, *, seed: int = 0) -> Path:
+def make_random_model(
+    folder: str | os.PathLike[str], changes: Mapping[str, Any] | None = None, *, seed: int = 0
+) -> Path:
     """Fills `folder` with a small model of random weights, in the layout and the file formats of the published one.
 
     Args:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from i2vgen_ms.config.bounds import MAX_TEXT, check_options
 from i2vgen_ms.config.messages import explain
-from i2vgen_ms.errors import ConfigurationError
+from i2vgen_ms.errors import ConfigurationError, nearest
 
 FORMAT = "i2vgen-ms/1"
 FILE = "configuration.json"
@@ -116,21 +116,76 @@ class Diffusion(Section):
     offset_noise: Annotated[float, Field(ge=0, le=10)]
 
 
-class Input(Section):
+class PictureInput(Section):
     """How the picture is cut before the encoder sees it; crop_size in pixels."""
 
     crop: Literal["centre-square", "fill", "pad"]
     crop_size: Size
 
 
+class ClipInput(Section):
+    """How a clip is brought to the video's size, and what becomes of frames beyond num_frames.
+
+    long_clips: `cut` leaves them out; `window` works on overlapping windows of num_frames, blended over `overlap`
+    frames.
+    """
+
+    fit: Literal["squash", "crop", "pad", "keep"]
+    long_clips: Literal["cut", "window"]
+    overlap: Annotated[int, Field(ge=1, le=4095)]
+
+
+class Prompt(Section):
+    """What is added to the user's text, and what the unconditional branch is told."""
+
+    suffix: Annotated[str, Field(max_length=2000)]
+    negative: Annotated[str, Field(max_length=2000)]
+
+
+class Start(Section):
+    """Where sampling begins.
+
+    strength: share of the timesteps; 0.6 of 1000 noises the clip to timestep 599.
+    scale: `published` or `exact`, the factor of the start (see diffusion.schedule.start_scale).
+    posterior: whether the clip's latents are a `sample` of the autoencoder's posterior or its `mode`.
+    """
+
+    strength: Annotated[float, Field(gt=0, le=1)]
+    scale: Literal["published", "exact"]
+    posterior: Literal["sample", "mode"]
+
+
+class SolverMode(Section):
+    """A sampler and its steps, for one value of the published `solver_mode`."""
+
+    sampler: Part
+    steps: Annotated[int, Field(ge=1, le=10_000)]
+
+
+class SolverModes(Section):
+    """What the published `solver_mode` chooses: `fast`, or anything else."""
+
+    fast: SolverMode
+    other: SolverMode
+
+
 class Output(Section):
-    """Size of the video in pixels and frames; fps conditions the network and is the file's rate."""
+    """Size of the video in pixels and frames, and the file's rate.
+
+    num_frames: of the video, or, for a clip, the most that the network is given at once. fps: `source` keeps a clip's.
+    """
 
     width: Size
     height: Size
     num_frames: Frames
-    fps: Fps
+    fps: Fps | Literal["source"]
     writer: Part
+
+
+class PictureOutput(Output):
+    """fps conditions the network too, and there is no source to take it from."""
+
+    fps: Fps
 
 
 class DtypeByPart(Section):
@@ -149,7 +204,7 @@ class DtypeByDevice(Section):
 
 
 class Configuration(Section):
-    """One whole configuration.json in our layout."""
+    """One whole configuration.json in our layout; what a task has beside this stands in its own class below."""
 
     framework: Literal["pytorch"]
     task: str
@@ -161,7 +216,6 @@ class Configuration(Section):
     st_unet: Part
     autoencoder: Part
     diffusion: Diffusion
-    input: Input
     output: Output
     seed: Seed
     batch_size: BatchSize
@@ -169,11 +223,16 @@ class Configuration(Section):
 
     @classmethod
     def from_json(cls, values: Any, source: str = FILE) -> Configuration:
-        """Checks a dict that JSON made. `source` names the file in errors, which are ConfigurationError."""
+        """Checks a dict that JSON made, by the class of its task. `source` names the file in ConfigurationError."""
+        task = values.get("task") if isinstance(values, dict) else None
+        if isinstance(values, dict) and "task" not in values:
+            raise ConfigurationError(f"{source}: task: missing; give a value")
+        if not isinstance(task, str) or task not in TASKS:
+            raise ConfigurationError(f"{source}: task: {task!r:.80} is unknown; {nearest(str(task), TASKS)}")
         try:
-            configuration = cls.model_validate(values)
+            configuration = TASKS[task].model_validate(values)
         except ValidationError as error:
-            raise ConfigurationError(explain(error, cls, source)) from None
+            raise ConfigurationError(explain(error, TASKS[task], source)) from None
         for path, spec in configuration.parts():
             object.__setattr__(spec, "where", f"{source}: {path}")
         return configuration
@@ -182,7 +241,7 @@ class Configuration(Section):
         """The dict in the file's layout; `from_json` of it equals this configuration."""
         return _to_json(self)
 
-    def replace(self, path: str, value: Any) -> Configuration:
+    def replace(self, path: str, value: Any) -> Self:
         """A copy with the value at a dotted path changed, e.g. `replace('diffusion.steps', 20)`.
 
         A part may be given as a PartSpec, a dict, or just its name (then without options).
@@ -198,7 +257,7 @@ class Configuration(Section):
         if isinstance(value, PartSpec):
             value = value.to_json()
         target[last] = {"type": value} if is_part and isinstance(value, str) else value
-        return Configuration.from_json(values, source="configuration")
+        return cast(Self, Configuration.from_json(values, source="configuration"))
 
     def parts(self) -> Iterator[tuple[str, PartSpec]]:
         """Every part at its dotted path; parts inside a part's options are not listed."""
@@ -207,10 +266,34 @@ class Configuration(Section):
     @model_validator(mode="after")
     def _sizes_meet(self) -> Self:
         context = self.st_unet.options.get("context")
-        if isinstance(context, dict):
+        if isinstance(context, dict) and "in_channels" in context:
             _same(self, ("st_unet", "context", "in_channels"), ("encoder", "embed_dim"))
         _same(self, ("st_unet", "latent_channels"), ("autoencoder", "embed_channels"))
         return self
+
+
+class ImageToVideoConfiguration(Configuration):
+    """Stage 1."""
+
+    task: Literal["image-to-video"]
+    input: PictureInput
+    output: PictureOutput
+
+
+class VideoToVideoConfiguration(Configuration):
+    """Stage 2."""
+
+    task: Literal["video-to-video"]
+    input: ClipInput
+    prompt: Prompt
+    start: Start
+    solver_modes: SolverModes
+
+
+TASKS: dict[str, type[Configuration]] = {
+    "image-to-video": ImageToVideoConfiguration,
+    "video-to-video": VideoToVideoConfiguration,
+}
 
 
 def _same(configuration: Configuration, ours: tuple[str, ...], theirs: tuple[str, ...]) -> None:

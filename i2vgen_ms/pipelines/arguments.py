@@ -7,52 +7,80 @@ did can be written down as a configuration.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from i2vgen_ms import catalogue
 from i2vgen_ms.config.schema import Configuration, PartSpec
 from i2vgen_ms.errors import ArgumentError, ConfigurationError, nearest
 
+Settings = TypeVar("Settings", bound=Configuration)
+
 PATHS = {
     "seed": "seed",
     "steps": "diffusion.steps",
-    "num_frames": "output.num_frames",
+    "timestep_rounding": "diffusion.timestep_rounding",
     "fps": "output.fps",
     "width": "output.width",
     "height": "output.height",
-    "crop": "input.crop",
-    "batch_size": "batch_size",
+}
+TASK_PATHS = {
+    "image-to-video": {"num_frames": "output.num_frames", "crop": "input.crop", "batch_size": "batch_size"},
+    "video-to-video": {
+        "max_frames": "output.num_frames",
+        "fit": "input.fit",
+        "long_clips": "input.long_clips",
+        "overlap": "input.overlap",
+        "negative_prompt": "prompt.negative",
+        "prompt_suffix": "prompt.suffix",
+        "strength": "start.strength",
+        "start_scale": "start.scale",
+        "posterior": "start.posterior",
+    },
 }
 PARTS = {"sampler": ("diffusion.sampler", "samplers"), "spacing": ("diffusion.spacing", "spacings")}
-GUIDANCE = {"guidance_scale": "scale", "guidance_branches": "branches"}
+GUIDANCE = {"guidance_scale": "scale", "guidance_rescale": "rescale", "guidance_branches": "branches"}
 DTYPES = ("float32", "float16", "bfloat16")
-OTHERS = ("latents", "progress", "dtype", "output_type")
-NAMES = (*PATHS, *PARTS, *GUIDANCE, *OTHERS)
+# What is no value of the configuration.
+OTHERS = ("progress", "dtype", "output_type")
+TASK_OTHERS = {"image-to-video": ("latents",), "video-to-video": ("text", "window", "noised_latents", "brownian_seed")}
 
 
-def check_names(arguments: Mapping[str, Any]) -> None:
-    """Raises ArgumentError for an argument that no call knows."""
+def names(task: str) -> tuple[str, ...]:
+    """The names of all arguments of a call for a task."""
+    return (*PATHS, *TASK_PATHS[task], *PARTS, *GUIDANCE, *others(task))
+
+
+def others(task: str) -> tuple[str, ...]:
+    """Those of them that change no value of the configuration."""
+    return (*OTHERS, *TASK_OTHERS[task])
+
+
+def check_names(arguments: Mapping[str, Any], task: str) -> None:
+    """Raises ArgumentError for an argument that no call for this task knows."""
+    known = names(task)
     for name in arguments:
-        if name not in NAMES:
-            raise ArgumentError(f"unknown argument {name!r}; {nearest(name, NAMES)}")
+        if name not in known:
+            raise ArgumentError(f"unknown argument {name!r}; {nearest(name, known)}")
 
 
-def applied(configuration: Configuration, arguments: Mapping[str, Any]) -> Configuration:
+def applied(configuration: Settings, arguments: Mapping[str, Any]) -> Settings:
     """The configuration of one call; an argument that is None leaves the configuration's value.
 
     Raises: ArgumentError that names the argument for an unknown one or a value that the configuration would not take.
     """
-    check_names(arguments)
+    check_names(arguments, configuration.task)
+    unchanged = others(configuration.task)
     for name, value in arguments.items():
-        if value is not None and name not in OTHERS:
+        if value is not None and name not in unchanged:
             configuration = _one(configuration, name, _plain(value))
     return configuration
 
 
-def _one(configuration: Configuration, name: str, value: Any) -> Configuration:
+def _one(configuration: Settings, name: str, value: Any) -> Settings:
+    paths = PATHS | TASK_PATHS[configuration.task]
     try:
-        if name in PATHS:
-            return configuration.replace(PATHS[name], value)
+        if name in paths:
+            return configuration.replace(paths[name], value)
         if name in GUIDANCE:
             guidance = configuration.diffusion.guidance
             options = {**guidance.options, GUIDANCE[name]: value}
@@ -66,7 +94,7 @@ def _one(configuration: Configuration, name: str, value: Any) -> Configuration:
         raise ArgumentError(f"{name}={value!r} is not a name or a dict with a 'type': {error}") from error
 
 
-def _with_part(configuration: Configuration, path: str, slot: str, spec: PartSpec) -> Configuration:
+def _with_part(configuration: Settings, path: str, slot: str, spec: PartSpec) -> Settings:
     catalogue.build(slot, spec)  # so that a wrong name or option is found before any work
     return configuration.replace(path, spec)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -51,10 +52,12 @@ def check_output_type(output_type: Any) -> str:
     return str(output_type)
 
 
-def writers(settings: Output, wanted: Sequence[Target], *, output_type: str, seed: int) -> list[Any]:
+def writers(
+    settings: Output, wanted: Sequence[Target], *, fps: float | Fraction, output_type: str, seed: int
+) -> list[Any]:
     """A writer, not yet entered, for each target; None where frames are asked for and no file is.
 
-    Raises: OutputError for a place that cannot be written to.
+    fps: frames a second of the file. Raises: OutputError for a place that cannot be written to.
     """
     part = catalogue.build("writers", settings.writer)
     return [
@@ -62,7 +65,7 @@ def writers(settings: Output, wanted: Sequence[Target], *, output_type: str, see
             target,
             width=settings.width,
             height=settings.height,
-            fps=settings.fps,
+            fps=fps,
             part=part,
             metadata={"comment": f"i2vgen_ms seed={seed}"},
         )

@@ -5,32 +5,33 @@ It is given pictures; the network sees each as one vector. It knows nothing of m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from i2vgen_ms.config.schema import ImageToVideoConfiguration
 from i2vgen_ms.diffusion import noise
 from i2vgen_ms.media.crop import crop_picture, resize_for_encoder
 from i2vgen_ms.media.picture import read_picture
-from i2vgen_ms.pipelines import arguments, delivery
+from i2vgen_ms.pipelines import delivery
 from i2vgen_ms.pipelines.sampling import sample
 from i2vgen_ms.pipelines.stage import Call, Stage
 from i2vgen_ms.runtime.device import memory_advice
 
 
-class ImageToVideo(Stage[Tensor]):
+class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
     """Makes videos from pictures with one model; `i2vgen_ms.pipelines.load` makes it."""
 
     def __call__(self, picture: Any, *, output: Any = None, **given: Any) -> Any:
         """Makes a video from a picture, or one from each of a list of pictures.
 
         Args:
-            picture: a path, a URL, a PIL image, bytes, an array (`h w 3`, blue first, as published), a tensor (RGB); or a
-                list of these.
-            output: the file to write, chosen by its suffix: .mp4, .mkv, .webm, .gif, .webp; without a suffix a folder of
-                PNG files. For a list: one name, which gives name_0.mp4, name_1.mp4, ..., or a list of names.
+            picture: a path, a URL, a PIL image, bytes, an array (`h w 3`, blue first, as published), a tensor (RGB); or
+                a list of these.
+            output: the file to write, chosen by its suffix: .mp4, .mkv, .webm, .gif, .webp; without a suffix a folder
+                of PNG files. For a list: one name, which gives name_0.mp4, name_1.mp4, ..., or a list of names.
             output_type: `video` (default): a file, or its bytes if no output is named; `frames`: uint8 `f h w c`; `pt`:
                 fp32 `c f h w` near [-1, 1].
             seed, steps, sampler, spacing, guidance_scale, guidance_branches, num_frames, fps, width, height, crop,
@@ -46,13 +47,17 @@ class ImageToVideo(Stage[Tensor]):
 
     def tensor(self, pictures: Tensor, **given: Any) -> Tensor:
         """Videos of normalised pictures `b 3 s s`, as decoded: fp32 `b c f h w` on the CPU. Arguments as for a call."""
-        arguments.check_names(given)
-        call, latents = self._begin(given, len(pictures))
+        call = self._begin(given, len(pictures))
         with call.reporter, torch.no_grad():
-            sampled = self._latents(list(pictures.split(1)), latents, call)
+            sampled = self._latents(list(pictures.split(1)), call, slice(None))
             return torch.stack([delivery.channels_first(list(self._decode(one, call))) for one in sampled])
 
-    def _prepare(self, source: Any, call: Call) -> Tensor:
+    def _begin(self, given: Mapping[str, Any], count: int) -> Call[ImageToVideoConfiguration]:
+        call = super()._begin(given, count)
+        call.given_latents("latents")  # so that a wrong shape is found out before any work
+        return call
+
+    def _prepare(self, source: Any, call: Call[ImageToVideoConfiguration]) -> Tensor:
         """The picture as the encoder takes it, `1 3 s s`."""
         cut, output, encoder = call.settings.input, call.settings.output, call.networks.encoder
         image = crop_picture(
@@ -61,19 +66,22 @@ class ImageToVideo(Stage[Tensor]):
         pixels: Tensor = encoder.preprocess(resize_for_encoder(image, encoder.image_size))
         return pixels
 
-    def _latents(self, prepared: Sequence[Tensor], latents: Tensor | None, call: Call) -> Tensor:
+    def _latents(self, prepared: Sequence[Tensor], call: Call[ImageToVideoConfiguration], span: slice) -> Tensor:
         count, encoder = len(prepared), call.networks.encoder
         with memory_advice("encoding the picture"):
             vectors = encoder(torch.cat(list(prepared)).to(self.device)).float()
         generators = call.generators(count)
-        if latents is None:
+        start = call.given_latents("latents")
+        if start is None:
             strength, shape = call.settings.diffusion.offset_noise, (1, *call.latent_shape())
-            latents = torch.cat([noise.initial(shape, generator, strength) for generator in generators])
-        fps = torch.full((count,), float(call.settings.output.fps), device=self.device)
+            start = torch.cat([noise.initial(shape, generator, strength) for generator in generators])
+        else:
+            start = start[span]
+        fps = torch.full((count,), float(call.fps), device=self.device)
         return sample(
             call.networks.st_unet,
             call.settings.diffusion,
-            latents.to(self.device),
+            start.to(self.device),
             positive={"image": vectors, "fps": fps},
             negative={"image": encoder.null(count).to(vectors), "fps": fps},
             generators=generators,

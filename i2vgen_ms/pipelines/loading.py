@@ -13,7 +13,7 @@ from i2vgen_ms.errors import ConfigurationError, nearest
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
 from i2vgen_ms.runtime import device as devices
 
-STAGES = {"image-to-video": ImageToVideo}
+STAGES: dict[str, Any] = {"image-to-video": ImageToVideo}
 
 
 def load(
@@ -33,4 +33,5 @@ def load(
         raise ConfigurationError(
             f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
         )
-    return STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype)
+    pipeline: ImageToVideo = STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype)
+    return pipeline

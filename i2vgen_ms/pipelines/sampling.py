@@ -38,6 +38,7 @@ def sample(
     generators: Sequence[Generator],
     on_step: Callable[[Step], Any],
     first_timestep: int | None = None,
+    brownian_seed: int | None = None,
 ) -> Tensor:
     """Clean latents `b c f h w` from the state `x`, variance-preserving at the first timestep.
 
@@ -47,6 +48,7 @@ def sample(
         generators: one for each item of the batch, so that a batch gives what its items alone would give.
         on_step: is given every Step, and may raise to stop.
         first_timestep: where sampling begins; None is the noisiest.
+        brownian_seed: of the Brownian path of the samplers that need one; None draws it from the generators.
     """
     schedule = schedule_of(diffusion)
     sampler = catalogue.build("samplers", diffusion.sampler)
@@ -59,7 +61,7 @@ def sample(
         prediction=diffusion.prediction,
         rounding=diffusion.timestep_rounding,
     )
-    draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x)
+    draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x, seed=brownian_seed)
     with memory_advice("sampling"):
         for step in sampler(denoise, x, sigmas, draw):
             x = step.x

@@ -7,9 +7,10 @@ sampling starts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -27,16 +28,23 @@ from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.runtime.device import memory_advice
 from i2vgen_ms.runtime.sizes import latent_size
 
+Settings = TypeVar("Settings", bound=Configuration)
 Prepared = TypeVar("Prepared")
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call: its configuration, its networks, and where progress is reported."""
+class Call(Generic[Settings]):
+    """One call for `count` inputs: its configuration, its networks, its arguments as given, and the progress.
 
-    settings: Configuration
+    fps: frames a second of the files.
+    """
+
+    settings: Settings
     networks: Networks
+    given: Mapping[str, Any]
+    count: int
     reporter: Reporter
+    fps: float | Fraction
 
     def on_step(self, step: Step) -> None:
         self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0))
@@ -53,11 +61,26 @@ class Call:
         )
         return network.latent_channels, output.num_frames, rows, columns
 
+    def given_latents(self, name: str) -> Tensor | None:
+        """The latents that were given as the argument `name`, fp32, if any; ArgumentError unless their shape fits."""
+        latents = self.given.get(name)
+        if latents is None:
+            return None
+        needed = (self.count, *self.latent_shape())
+        if not isinstance(latents, Tensor) or tuple(latents.shape) != needed:
+            have = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+            output = self.settings.output
+            raise ArgumentError(
+                f"{name} must be a tensor b c f h w; {self.count} times {output.num_frames} frames of "
+                f"{output.width}x{output.height} need {' '.join(map(str, needed))}, not {have}"
+            )
+        return latents.float()
 
-class Stage(ABC, Generic[Prepared]):
+
+class Stage(ABC, Generic[Settings, Prepared]):
     """One stage with the model of one folder."""
 
-    def __init__(self, configuration: Configuration, folder: Path, *, device: torch.device, dtype: Any = None) -> None:
+    def __init__(self, configuration: Settings, folder: Path, *, device: torch.device, dtype: Any = None) -> None:
         self.configuration, self.folder, self.device = configuration, folder, device
         self._dtypes = arguments.dtypes(configuration, device.type, dtype)
         self._loader = Loader(configuration, folder, device)
@@ -69,64 +92,74 @@ class Stage(ABC, Generic[Prepared]):
         return self._loader.networks(self._dtypes)
 
     @abstractmethod
-    def _prepare(self, source: Any, call: Call) -> Prepared:
+    def _prepare(self, source: Any, call: Call[Settings]) -> Prepared:
         """Reads one input: everything that can be wrong with it is found out here, before any heavy work."""
 
     @abstractmethod
-    def _latents(self, prepared: Sequence[Prepared], latents: Tensor | None, call: Call) -> Tensor:
-        """Clean latents `b c f h w` for the prepared inputs; latents: the initial noise, if it was given."""
+    def _latents(self, prepared: Sequence[Prepared], call: Call[Settings], span: slice) -> Tensor:
+        """Clean latents `b c f h w` for the prepared inputs, which are the `span` of all that were given."""
+
+    def _settle(self, call: Call[Settings], prepared: Sequence[Prepared]) -> Call[Settings]:
+        """The call, with what only its inputs decide."""
+        return call
+
+    def _batch_size(self, call: Call[Settings]) -> int:
+        """How many inputs are worked off together."""
+        return call.settings.batch_size
 
     def _run_all(self, source: Any, output: Any, given: dict[str, Any]) -> Any:
         """A Result for one input, or a list of them for a list."""
         many = isinstance(source, (list, tuple))
         sources = list(source) if many else [source]
-        if not sources:
-            return []
-        call, latents = self._begin(given, len(sources))
+        call = self._begin(given, len(sources))
         output_type = delivery.check_output_type(given.get("output_type"))
         wanted = delivery.targets(output, len(sources) if many else None)
         results: list[Result] = []
         with call.reporter, torch.no_grad():
-            for start in range(0, len(sources), call.settings.batch_size):
-                span = slice(start, start + call.settings.batch_size)
-                noise = None if latents is None else latents[span]
-                results += self._run_batch(call, sources[span], wanted[span], output_type, noise)
+            for start in range(0, len(sources), self._batch_size(call)):
+                span = slice(start, start + self._batch_size(call))
+                results += self._run_batch(call, sources[span], wanted[span], output_type, span)
         return results if many else results[0]
 
-    def _begin(self, given: dict[str, Any], count: int) -> tuple[Call, Tensor | None]:
-        """The call and its checked initial noise."""
+    def _begin(self, given: Mapping[str, Any], count: int) -> Call[Settings]:
+        """The call for `count` inputs, its arguments checked."""
         settings = arguments.applied(self.configuration, given)
-        dtype = given.get("dtype")
+        dtype, fps = given.get("dtype"), settings.output.fps
         dtypes = self._dtypes if dtype is None else arguments.dtypes(self.configuration, self.device.type, dtype)
-        call = Call(settings, self._loader.networks(dtypes), Reporter(given.get("progress")))
-        return call, _checked(given.get("latents"), count, call)
+        return Call(
+            settings=settings,
+            networks=self._loader.networks(dtypes),
+            given=given,
+            count=count,
+            reporter=Reporter(given.get("progress")),
+            fps=0 if fps == "source" else fps,
+        )
 
     def _run_batch(
         self,
-        call: Call,
+        call: Call[Settings],
         sources: Sequence[Any],
         wanted: Sequence[delivery.Target],
         output_type: str,
-        latents: Tensor | None,
+        span: slice,
     ) -> list[Result]:
-        seed = call.settings.seed
         prepared = [self._prepare(source, call) for source in sources]
+        call = self._settle(call, prepared)
+        kind, seed = output_type, call.settings.seed
         with ExitStack() as stack:
             # Before any heavy work, so that a place that cannot be written to is found out now.
-            opened = delivery.writers(call.settings.output, wanted, output_type=output_type, seed=seed)
+            opened = delivery.writers(call.settings.output, wanted, fps=call.fps, output_type=kind, seed=seed)
             writers = [writer and stack.enter_context(writer) for writer in opened]
-            sampled = self._latents(prepared, latents, call)
+            sampled = self._latents(prepared, call, span)
             kept = [
-                delivery.deliver(self._decode(one, call), writer, output_type)
+                delivery.deliver(self._decode(one, call), writer, kind)
                 for one, writer in zip(sampled, writers, strict=True)
             ]
-        return [
-            delivery.result(*triple, output_type=output_type, seed=seed)
-            for triple in zip(wanted, writers, kept, strict=True)
-        ]
+        triples = zip(wanted, writers, kept, strict=True)
+        return [delivery.result(*triple, output_type=kind, seed=seed) for triple in triples]
 
     @staticmethod
-    def _decode(latents: Tensor, call: Call) -> Iterator[Tensor]:
+    def _decode(latents: Tensor, call: Call[Settings]) -> Iterator[Tensor]:
         """Chunks of frames `f h w c`, cropped to the video's size, of the latents `c f h w` of one video."""
         output, done = call.settings.output, 0
         chunks = call.networks.autoencoder.decode(rearrange(latents, "c f h w -> 1 f h w c"))
@@ -143,18 +176,3 @@ class Stage(ABC, Generic[Prepared]):
             done += len(frames)
             call.reporter.report(Progress("decoding", done, latents.shape[1]))
             yield frames
-
-
-def _checked(latents: Any, count: int, call: Call) -> Tensor | None:
-    """The initial noise that was given, as fp32; ArgumentError unless it is what this call needs."""
-    if latents is None:
-        return None
-    needed = (count, *call.latent_shape())
-    if not isinstance(latents, Tensor) or tuple(latents.shape) != needed:
-        have = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-        output = call.settings.output
-        raise ArgumentError(
-            f"latents must be a tensor b c f h w; {count} times {output.num_frames} frames of "
-            f"{output.width}x{output.height} need {' '.join(map(str, needed))}, not {have}"
-        )
-    return latents.float()

@@ -19,6 +19,8 @@ from i2vgen_ms.pipelines import arguments
 from i2vgen_ms.plugin.device import placed
 from i2vgen_ms.plugin.settings import Settings
 
+TASK = "image-to-video"
+
 
 class ImageToVideo(TorchModel):
     """The image-to-video model of one folder.
@@ -50,12 +52,12 @@ class ImageToVideo(TorchModel):
             raise ArgumentError(
                 "device_map and cfg_dict are not supported; use device, and the folder's configuration.json"
             )
-        arguments.check_names(settings)
+        arguments.check_names(settings, TASK)
         core = pipelines.load(os.fspath(model_dir), device=placed(device), dtype=dtype)
         super().__init__(os.fspath(model_dir), device=str(core.device))
         self.core = core
         self.core.configuration = arguments.applied(self.core.configuration, settings)
-        self.defaults = {name: value for name, value in settings.items() if name in arguments.OTHERS}
+        self.defaults = {name: value for name, value in settings.items() if name in arguments.others(TASK)}
         self.cfg = Settings(self.core)
 
     @property

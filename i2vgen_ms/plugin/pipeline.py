@@ -20,11 +20,12 @@ from PIL import Image
 from i2vgen_ms.errors import ArgumentError, I2VGenError, nearest
 from i2vgen_ms.pipelines import Result, arguments
 from i2vgen_ms.plugin.device import placed
-from i2vgen_ms.plugin.model import ImageToVideo
+from i2vgen_ms.plugin.model import TASK, ImageToVideo
 from i2vgen_ms.runtime.device import choose
 
 OUTPUT = "output_video"
-CALL = (OUTPUT, *arguments.NAMES)
+NAMES = arguments.names(TASK)
+CALL = (OUTPUT, *NAMES)
 
 
 class ImageToVideoPipeline(Pipeline):
@@ -56,7 +57,7 @@ class ImageToVideoPipeline(Pipeline):
     ) -> None:
         if compile:
             raise ArgumentError("compile=True is not supported")
-        _check_names(settings, arguments.NAMES)
+        _check_names(settings, NAMES)
         place = placed(device)
         if not isinstance(model, ImageToVideo):
             model = ImageToVideo(model, device=place, **settings)

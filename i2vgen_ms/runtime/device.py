@@ -38,6 +38,7 @@ def choose(name: str | torch.device | None = None) -> torch.device:
 @contextmanager
 def memory_advice(stage: str) -> Iterator[None]:
     """Turns running out of memory during `stage` into an OutOfMemoryError that says what to lower."""
+    shortage: BaseException
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

@@ -23,7 +23,9 @@ def latent_size(network: Sized, *, height: int, width: int, factor: int) -> tupl
     # The levels repeat with a period of at most 2^levels; a network of more than eight levels would be no UNet.
     reach = range(257)
     row = next((rows + more for more in reach if network.takes(rows + more, _any_width(network, rows + more))), None)
-    column = None if row is None else next((columns + more for more in reach if network.takes(row, columns + more)), None)
+    column = (
+        None if row is None else next((columns + more for more in reach if network.takes(row, columns + more)), None)
+    )
     if row is None or column is None:
         raise ArgumentError(f"no latent size near {rows}x{columns} (rows x columns) passes the network")
     return row, column

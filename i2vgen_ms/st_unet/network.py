@@ -7,8 +7,8 @@ that is the schedule's business). It knows nothing of prompts, pictures, sampler
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -230,7 +230,7 @@ class SpatioTemporalUNet(nn.Module):
             y = self.stem_temporal(y, shared)
 
         skips = [y]
-        for level in self.down:
+        for level in cast(Iterable[_Level], self.down):
             for stage in level.stages:
                 y = stage(y, embedding, context, shared, skip_temporal)
                 skips.append(y)
@@ -241,7 +241,7 @@ class SpatioTemporalUNet(nn.Module):
         y = self.middle_in(y, embedding, context, shared, skip_temporal)
         y = self.middle_out(y, embedding, skip_temporal)
 
-        for level in reversed(self.up):
+        for level in cast(Iterable[_Level], reversed(self.up)):
             for stage in level.stages:
                 y = stage(torch.cat([y, skips.pop()], dim=-1), embedding, context, shared, skip_temporal)
             if level.resample is not None:
@@ -272,6 +272,6 @@ class SpatioTemporalUNet(nn.Module):
             raise ArgumentError("this network is conditioned on the frame rate: give fps")
         if not self.takes(*x.shape[3:]):
             raise ArgumentError(
-                f"latents of {x.shape[3]}x{x.shape[4]} (rows x columns) do not survive {self.level_count - 1} halvings; "
+                f"latents of {x.shape[3]}x{x.shape[4]} (rows x columns) cannot be halved {self.level_count - 1} times; "
                 "pad them to a size that does (see runtime.sizes)"
             )

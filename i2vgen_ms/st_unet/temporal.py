@@ -1,8 +1,9 @@
 """Temporal blocks: attention over the frames at every place. One signature for all, so that they are swappable.
 
 A temporal block is a class with the constructor `(channels, heads, head_channels, norm_groups, ops, **options)` and
-`forward(x: b f h w c, shared) -> b f h w c`. `shared` is what the class's `shared_part(heads, head_channels, **options)`
-module returns for a number of frames, computed once per forward of the network; classes that share nothing return None.
+`forward(x: b f h w c, shared) -> b f h w c`. `shared` is what the class's `shared_part(heads, head_channels,
+**options)` module returns for a number of frames, computed once per forward of the network; classes that share nothing
+return None.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ class TemporalTransformer(nn.Module):
         self.ops = ops
         self.norm = GroupNorm(channels, groups=norm_groups, eps=TRANSFORMER_NORM_EPS, per_frame=False, ops=ops)
         self.project_in = nn.Linear(channels, inner)
-        self.block = TransformerBlock(
-            inner, context_channels=inner, heads=heads, head_channels=head_channels, ops=ops
-        )
+        self.block = TransformerBlock(inner, context_channels=inner, heads=heads, head_channels=head_channels, ops=ops)
         self.project_out = nn.Linear(inner, channels)
 
     @classmethod
@@ -133,9 +132,7 @@ class RotaryTemporalBlock(nn.Module):
     def shared_part(
         cls, *, heads: int, head_channels: int, rotary_channels: int, buckets: int, max_distance: int, repeats: int
     ) -> RotaryPositions:
-        return RotaryPositions(
-            heads=heads, rotary_channels=rotary_channels, buckets=buckets, max_distance=max_distance
-        )
+        return RotaryPositions(heads=heads, rotary_channels=rotary_channels, buckets=buckets, max_distance=max_distance)
 
     def forward(self, x: Tensor, shared: FramePositions) -> Tensor:
         for layer in self.layers:

@@ -20,7 +20,8 @@ TRANSFORMER_NORM_EPS = 1e-6
 class Attention(nn.Module):
     """Multi-head attention: projections without bias to heads, attention, a projection back.
 
-    forward(x, context, attend): `x ... c` asks, `context ... d` answers; attend maps q, k, v `... heads d` to `... heads d`.
+    forward(x, context, attend): `x ... c` asks, `context ... d` answers; attend maps q, k, v to their outcome, all
+    `... heads d`.
     """
 
     def __init__(self, channels: int, context_channels: int, *, heads: int, head_channels: int) -> None:

@@ -5,6 +5,8 @@ They know nothing of projections, norms or what the tokens are. `math` is the de
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -18,8 +20,8 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     Args: q `b n heads d`; k and v `b m heads d`. Returns `b n heads d`.
     """
-    heads_first = (t.transpose(1, 2) for t in (q, k, v))
-    return F.scaled_dot_product_attention(*heads_first).transpose(1, 2)
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def math(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ def xformers(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ) from error
 
 
-def over_frames(attention, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+def over_frames(attention: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention over the frames of every place: q, k, v `b f n heads d`, each of the n places on its own.
 
     One video at a time, because only then is `n f heads d` a view of the layout and nothing is copied.

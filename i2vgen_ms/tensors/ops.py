@@ -39,7 +39,9 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) ->
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def conv_spatial(x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, padding: tuple[int, int] = (1, 1)) -> Tensor:
+def conv_spatial(
+    x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
+) -> Tensor:
     """A convolution of each frame of `x: b f h w c` with `weight: o i kh kw`; padding is (rows, columns)."""
     y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), weight, bias, stride=stride, padding=padding)
     return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
@@ -52,7 +54,7 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Gated linear unit with exact GELU (Shazeer 2020): `value * gelu(gate)`, `weight: 2o i` holding value, then gate."""
+    """Gated linear unit with exact GELU (Shazeer 2020): `value * gelu(gate)`; `weight: 2o i`, value before gate."""
     value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
     return value * F.gelu(gate)
 

@@ -40,7 +40,11 @@ _TRANSFORMER = _nested(
         "project_in": "proj_in",
         "project_out": "proj_out",
         **{f"block.norm{i}": f"transformer_blocks.0.norm{i}" for i in (1, 2, 3)},
-        **{f"block.attention{i}.{o}": f"transformer_blocks.0.attn{i}.{p}" for i in (1, 2) for o, p in _ATTENTION.items()},
+        **{
+            f"block.attention{i}.{o}": f"transformer_blocks.0.attn{i}.{p}"
+            for i in (1, 2)
+            for o, p in _ATTENTION.items()
+        },
         "block.feed_forward.project_in": "transformer_blocks.0.ff.net.0.proj",
         "block.feed_forward.project_out": "transformer_blocks.0.ff.net.2",
     }
@@ -63,7 +67,13 @@ class StUNetLayout:
     """
 
     def __init__(
-        self, *, levels: int, residual_blocks: int, attention_levels: Sequence[int], context: str, rotary_repeats: int = 0
+        self,
+        *,
+        levels: int,
+        residual_blocks: int,
+        attention_levels: Sequence[int],
+        context: str,
+        rotary_repeats: int = 0,
     ) -> None:
         self._levels, self._blocks, self._attention = levels, residual_blocks, tuple(attention_levels)
         self._temporal = _rotary(rotary_repeats) if rotary_repeats else _TRANSFORMER

@@ -1,4 +1,4 @@
-"""The whole published stage 1, model class and all, against our pipeline, from one folder of files and the same noise."""
+"""The whole published stage 1, model class and all, against our pipeline: the same folder, the same noise."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def _published_class() -> Any:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_whole_run_equals_the_published_one(theirs: Any, pipe: ImageToVideo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_run_equals_the_published_one(
+    theirs: Any, pipe: ImageToVideo, monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
     """Picture tensor to frames: encoder, 50 guided DDIM steps, autoencoder; relative L2 <= 1e-4."""
     latents = torch.randn(1, 4, 3, 4, 8, generator=torch.Generator().manual_seed(3))
     monkeypatch.setattr(theirs, "build_noise", lambda: latents.clone())
@@ -73,7 +75,7 @@ def test_the_whole_run_equals_the_published_one(theirs: Any, pipe: ImageToVideo,
     expected = theirs({"vit_frame": frame})
     got = pipe.tensor(frame, latents=latents, progress=False)
     error = relative_error(got, expected)
-    print(f"whole 50-step run: relative L2 {error:.1e}")
+    record_property("relative L2 of the whole 50-step run", f"{error:.1e}")
     assert got.shape == expected.shape
     assert error <= 1e-4
 
@@ -83,5 +85,5 @@ def test_the_picture_is_prepared_as_published(theirs: Any, pipe: ImageToVideo) -
     from PIL import Image
 
     image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (448, 896, 3), dtype=np.uint8))
-    call, _ = pipe._begin({"progress": False}, 1)
+    call = pipe._begin({"progress": False}, 1)
     assert torch.equal(pipe._prepare(image, call)[0], theirs.vid_trans(image))

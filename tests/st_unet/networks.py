@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from i2vgen_ms.st_unet.context import ImageVectorContext, TextAndImageContext, TextContext
 from i2vgen_ms.st_unet.network import SpatioTemporalUNet
-from i2vgen_ms.st_unet.temporal import RotaryTemporalBlock, TemporalTransformer
+from i2vgen_ms.st_unet.temporal import TemporalTransformer
 from i2vgen_ms.tensors.ops import Ops
 from i2vgen_ms.weights.names import StUNetLayout
 from tests.oracle import published, randomise
@@ -99,6 +99,8 @@ def image_to_video(seed: int = 0) -> nn.Module:
     return randomise(unet(**PUBLISHED_SMALL, num_tokens=4, input_dim=1024), seed)
 
 
-def latents(batch: int = 2, channels: int = 4, frames: int = 3, height: int = 8, width: int = 16, seed: int = 1) -> Tensor:
+def latents(
+    batch: int = 2, channels: int = 4, frames: int = 3, height: int = 8, width: int = 16, seed: int = 1
+) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, channels, frames, height, width, generator=generator)

@@ -194,7 +194,7 @@ def test_wrong_inputs_are_explained(image_pair, vector) -> None:
     _, mine = image_pair
     with pytest.raises(ArgumentError, match=r"must be b 4 f h w, not \(2, 3"):
         mine(latents(channels=3), TIMES, image=vector, fps=FPS)
-    with pytest.raises(ArgumentError, match="12x16 .*pad them"):
+    with pytest.raises(ArgumentError, match=r"12x16 .*pad them"):
         mine(latents(height=12), TIMES, image=vector, fps=FPS)
     with pytest.raises(ArgumentError, match="give fps"):
         mine(latents(), TIMES, image=vector)
