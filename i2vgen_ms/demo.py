@@ -68,7 +68,7 @@ def _random(name: str, like: Any, generator: Any) -> Any:
 
 
 def run(output: str = "demo.mp4", *, steps: int = 12, say: Callable[[str], Any] = print) -> Path:
-    """Makes a video from the bundled picture and tells, line by line through `say`, what it does and what comes next."""
+    """Makes a video from the bundled picture; `say` is told, line by line, what is done and what comes next."""
     from i2vgen_ms.pipelines import load
 
     started = time.monotonic()

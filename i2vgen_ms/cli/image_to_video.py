@@ -11,7 +11,7 @@ from i2vgen_ms.errors import ArgumentError
 
 MODEL = "damo/Image-to-Video"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
-LOADING = ("device", "dtype")
+LOADING = ("device", "dtype", "cache")
 CALL = (
     *("seed", "steps", "sampler", "spacing", "guidance_scale", "guidance_branches", "num_frames", "fps", "width"),
     *("height", "crop", "batch_size", "latents", "progress"),
@@ -33,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-files-only", action="store_true", help="never ask the hub")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; the best one there is without it")
     parser.add_argument("--dtype", metavar="NAME", help="float32, float16 or bfloat16, for all networks")
+    parser.add_argument("--cache", action="store_true", help="keep a copy of the weights in that dtype for later runs")
     call = parser.add_argument_group("the call", "without an option the model's configuration.json decides")
     call.add_argument("--seed", type=int)
     call.add_argument("--steps", type=int)

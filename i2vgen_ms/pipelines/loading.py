@@ -17,7 +17,11 @@ STAGES: dict[str, Any] = {"image-to-video": ImageToVideo}
 
 
 def load(
-    folder: str | os.PathLike[str], *, device: str | torch.device | None = None, dtype: Any = None
+    folder: str | os.PathLike[str],
+    *,
+    device: str | torch.device | None = None,
+    dtype: Any = None,
+    cache: bool = False,
 ) -> ImageToVideo:
     """The pipeline of a model folder.
 
@@ -25,6 +29,7 @@ def load(
         folder: a folder with configuration.json and the weight files, in the hub's or our own layout.
         device: `cpu`, `cuda`, `cuda:1`; None takes CUDA if there is one.
         dtype: a dtype name for all networks, or names by network; None takes the configuration's.
+        cache: keep a copy of the weights in these dtypes in this package's cache folder, and map it the next time.
     Raises: ConfigurationError, CheckpointError, DeviceError, each saying what to do.
     """
     place = devices.choose(device)
@@ -33,5 +38,7 @@ def load(
         raise ConfigurationError(
             f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
         )
-    pipeline: ImageToVideo = STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype)
+    pipeline: ImageToVideo = STAGES[configuration.task](
+        configuration, Path(folder), device=place, dtype=dtype, cache=cache
+    )
     return pipeline

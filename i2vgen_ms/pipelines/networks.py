@@ -33,8 +33,8 @@ class Loader:
     the old one stays. Safe to call from several threads.
     """
 
-    def __init__(self, configuration: Configuration, folder: Path, device: torch.device) -> None:
-        self._configuration, self._folder, self._device = configuration, folder, device
+    def __init__(self, configuration: Configuration, folder: Path, device: torch.device, *, cache: bool) -> None:
+        self._configuration, self._folder, self._device, self._cache = configuration, folder, device, cache
         self._lock = threading.Lock()
         self._loaded: dict[str, tuple[str, Any]] = {}
 
@@ -50,6 +50,13 @@ class Loader:
         built = architecture.build(self._configuration, name)
         path = weight_file(self._folder, getattr(self._configuration.weights, name))
         with memory_advice(f"loading {path.name}"):
-            network = load(built.network, path, built.layout, dtype=getattr(torch, dtype), device=self._device)
+            network = load(
+                built.network,
+                path,
+                built.layout,
+                dtype=getattr(torch, dtype),
+                device=self._device,
+                cache=self._cache,
+            )
         network.requires_grad_(False)
         return network.to(memory_format=torch.channels_last) if self._device.type == "cuda" else network

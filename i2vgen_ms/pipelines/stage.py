@@ -80,10 +80,12 @@ class Call(Generic[Settings]):
 class Stage(ABC, Generic[Settings, Prepared]):
     """One stage with the model of one folder."""
 
-    def __init__(self, configuration: Settings, folder: Path, *, device: torch.device, dtype: Any = None) -> None:
+    def __init__(
+        self, configuration: Settings, folder: Path, *, device: torch.device, dtype: Any = None, cache: bool = False
+    ) -> None:
         self.configuration, self.folder, self.device = configuration, folder, device
         self._dtypes = arguments.dtypes(configuration, device.type, dtype)
-        self._loader = Loader(configuration, folder, device)
+        self._loader = Loader(configuration, folder, device, cache=cache)
         self._loader.networks(self._dtypes)
 
     @property

@@ -30,6 +30,7 @@ class ImageToVideo(TorchModel):
         device: `cpu`, `cuda:0`, `gpu`, ...; None takes CUDA if there is one. Without CUDA a GPU becomes the CPU, with
             one DeviceWarning.
         dtype: a dtype name for all networks, or names by network.
+        cache: keep a copy of the weights in these dtypes, and load it the next time.
         settings: any argument of a call (`seed=3`, `steps=20`, ...), as this model's value for every call.
         model_args, model_cfg, device_map, cfg_dict: what ModelScope passes along; the first two are read from the
             folder's configuration.json, the others cannot be used.
@@ -42,6 +43,7 @@ class ImageToVideo(TorchModel):
         *,
         device: str | torch.device | None = None,
         dtype: Any = None,
+        cache: bool = False,
         model_args: Any = None,
         model_cfg: Any = None,
         device_map: Any = None,
@@ -53,7 +55,7 @@ class ImageToVideo(TorchModel):
                 "device_map and cfg_dict are not supported; use device, and the folder's configuration.json"
             )
         arguments.check_names(settings, TASK)
-        core = pipelines.load(os.fspath(model_dir), device=placed(device), dtype=dtype)
+        core = pipelines.load(os.fspath(model_dir), device=placed(device), dtype=dtype, cache=cache)
         super().__init__(os.fspath(model_dir), device=str(core.device))
         self.core = core
         self.core.configuration = arguments.applied(self.core.configuration, settings)

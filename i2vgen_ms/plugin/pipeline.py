@@ -39,6 +39,7 @@ class ImageToVideoPipeline(Pipeline):
     Args:
         model: a model folder, or an ImageToVideo.
         device: see ImageToVideo.
+        cache: see ImageToVideo.
         preprocessor: a callable that changes each picture before it is used; none by default.
         settings: dtype, or any argument of a call, as this pipeline's value for every call.
     """
@@ -53,6 +54,7 @@ class ImageToVideoPipeline(Pipeline):
         preprocessor: Any = None,
         trust_remote_code: bool = False,  # ModelScope's; no code of a model's folder is ever run
         compile: bool = False,
+        cache: bool = False,
         **settings: Any,
     ) -> None:
         if compile:
@@ -60,7 +62,7 @@ class ImageToVideoPipeline(Pipeline):
         _check_names(settings, NAMES)
         place = placed(device)
         if not isinstance(model, ImageToVideo):
-            model = ImageToVideo(model, device=place, **settings)
+            model = ImageToVideo(model, device=place, cache=cache, **settings)
             settings = {}
         elif place is not None and choose(place) != model.device:
             raise ArgumentError(f"the model is on {model.device}, not on {place}; give the device to the model instead")

@@ -12,7 +12,7 @@ import torch
 
 from i2vgen_ms import catalogue
 from i2vgen_ms.errors import ArgumentError, Cancelled, NonFiniteError, OutputError
-from i2vgen_ms.pipelines import Progress
+from i2vgen_ms.pipelines import Progress, load
 
 QUICK = {"steps": 2, "output_type": "frames", "progress": False}
 
@@ -208,3 +208,10 @@ def test_threads_share_a_pipeline(pipe, picture) -> None:
     with ThreadPoolExecutor(3) as pool:
         parallel = list(pool.map(lambda seed: frames(pipe, picture, seed=seed), range(3)))
     assert all(np.array_equal(one, other) for one, other in zip(serial, parallel, strict=True))
+
+
+def test_a_cached_copy_of_the_weights_gives_the_same_video(folder, picture, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("I2VGEN_MS_CACHE", str(tmp_path))
+    first, again = (load(folder, device="cpu", dtype={"st_unet": "bfloat16"}, cache=True) for _ in range(2))
+    assert [path.suffix for path in (tmp_path / "converted").iterdir()] == [".safetensors"]
+    assert np.array_equal(frames(first, picture), frames(again, picture))
