@@ -114,8 +114,13 @@ def tensor_pickle(
     length: int = 4,
     storage: str = "FloatStorage",
     legacy: bool = False,
+    dtype: str = "",
+    view: tuple[int, int] | None = None,
 ) -> bytes:
-    """{'w': tensor} with any numbers in it, sensible or not, on the storage '0'."""
+    """{'w': tensor} with any numbers in it, sensible or not, on the storage '0'.
+
+    `dtype` saves it as types newer than the storage classes are; `view` (start, length) as a slice of the storage.
+    """
 
     def text(value: str) -> bytes:
         return b"X" + struct.pack("<I", len(value)) + value.encode()
@@ -126,8 +131,10 @@ def tensor_pickle(
     def tuple_of(values: tuple[int, ...]) -> bytes:
         return b"(" + b"".join(map(whole, values)) + b"t"
 
+    part = b"" if not legacy else b"(" + text("v") + whole(view[0]) + whole(view[1]) + b"t" if view else b"N"
     persistent = b"(" + text("storage") + b"ctorch\n" + storage.encode() + b"\n" + text("0") + text("cpu")
-    persistent += whole(length) + (b"N" if legacy else b"") + b"tQ"
+    persistent += whole(length) + part + b"tQ"
     arguments = b"(" + persistent + whole(offset) + tuple_of(shape) + tuple_of(stride) + b"\x89"
-    arguments += b"ccollections\nOrderedDict\n)Rt"
-    return b"\x80\x02}" + text("w") + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+    arguments += b"ccollections\nOrderedDict\n)R" + (f"ctorch\n{dtype}\n" if dtype else "").encode() + b"t"
+    version = b"3" if dtype else b"2"
+    return b"\x80\x02}" + text("w") + b"ctorch._utils\n_rebuild_tensor_v" + version + b"\n" + arguments + b"Rs."

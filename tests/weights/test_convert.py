@@ -24,7 +24,7 @@ from i2vgen_ms.weights.convert import convert
 from i2vgen_ms.weights.load import load
 
 UNET = {
-    **{"dim": 32, "dim_mult": [1, 1], "num_res_blocks": 1, "head_dim": 32, "num_heads": 1, "attn_scales": [1.0]},
+    **{"dim": 32, "dim_mult": [1, 1], "num_res_blocks": 1, "head_dim": 32, "num_heads": 1, "attn_scales": [0.5]},
     **{"context_dim": 32, "y_dim": 64},
 }
 
@@ -127,8 +127,14 @@ def test_destinations_are_not_overwritten(original: Path, source: Path, tmp_path
     used.mkdir()
     (used / "precious").write_text("x")
     (tmp_path / "file").write_text("x")
-    for destination in (used, tmp_path / "file", source, source / "inside", tmp_path / "no" / "parent"):
-        with pytest.raises(OutputError):
+    for destination, reason in (
+        (used, "is there already"),
+        (tmp_path / "file", "is there already"),
+        (source, "is there already"),
+        (source / "inside", "lies inside"),
+        (tmp_path / "no" / "parent", "does not exist"),
+    ):
+        with pytest.raises(OutputError, match=reason):
             convert(source, destination)
     assert (used / "precious").read_text() == "x"
     empty = tmp_path / "empty"

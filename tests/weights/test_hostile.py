@@ -179,31 +179,39 @@ def test_whole_modules_and_programs_are_refused(tmp_path: Path) -> None:
 
 def test_a_nested_tensor_subclass_does_not_recurse(tmp_path: Path) -> None:
     name = b"ctorch._tensor\n_rebuild_from_type_v2\n"
-    data = b"\x80\x02" + name + b"(" + name + b"N)Nt" + b"R."
+    # call of f(f, None, (f, None, (f, None, ... ))), which would recurse as deep as the file likes
+    data = b"\x80\x02" + name + (b"(" + name + b"N") * 5000 + b")" + b"Nt" * 5000 + b"R."
     assert isinstance(attempt(tmp_path, hostile.as_zip(data)), CorruptCheckpointError)
 
 
 LIST = b"]\x94(" + b"N" * 50_000 + b"e"
 
 
-@pytest.mark.parametrize(
-    "data",
-    {
-        "memo index of four thousand million": b"\x80\x02Nr\xff\xff\xff\xff0N.",
-        "bytes longer than memory": b"\x80\x04\x8e" + struct.pack("<Q", 2**61) + b"x.",
-        "text longer than the file": b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x.",
-        "key whose hash takes 2 to the 60 steps": b"\x80\x02}" + b")" + b"2\x86" * 60 + b"Ns.",
-        "key a million deep": b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.",
-        "million deep": b"\x80\x02)" + b"\x85" * 300_000 + b".",
-        "million deep list": b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".",
-        "the same list copied for ever": b"\x80\x04" + LIST + b"0" + b"cbuiltins\nset\nh\x00\x85R0" * 1000 + b"N.",
-        "integer of a million bits": b"\x80\x02\x8b" + struct.pack("<i", 125_000) + b"\x7f" * 125_000 + b".",
-        "decimal of a million digits": b"I" + b"9" * 1_000_000 + b"\n.",
-        "key of a million letters": b"\x80\x02}X" + struct.pack("<I", 10**6) + b"k" * 10**6 + b"Ns.",
-        "operations without end": b"\x80\x02" + b"N0" * 500_001 + b".",
-    }.items(),
-    ids=lambda case: case[0],
-)
-def test_bombs_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, bytes]) -> None:
+BOMBS = {
+    "memo index of four thousand million": (b"\x80\x02Nr\xff\xff\xff\xff0N.", "NoneType"),
+    "bytes longer than memory": (b"\x80\x04\x8e" + struct.pack("<Q", 2**61) + b"x.", "damaged"),
+    "text longer than the file": (b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x.", "damaged"),
+    "key whose hash takes 2 to the 60 steps": (b"\x80\x02}" + b")" + b"2\x86" * 60 + b"Ns.", "key"),
+    "key of great depth": (b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.", "key"),
+    "great depth": (b"\x80\x02)" + b"\x85" * 300_000 + b".", "a tuple"),
+    "lists of great depth": (b"\x80\x02" + b"]" * 200_000 + b"a" * 199_999 + b".", "a list"),
+    "the same list copied for ever": (
+        b"\x80\x04" + LIST + b"0" + b"cbuiltins\nset\nh\x00\x85R0" * 1000,
+        "operations",
+    ),
+    "integer of a million bits": (
+        b"\x80\x02\x8b" + struct.pack("<i", 125_000) + b"\x7f" * 125_000 + b".",
+        "bits",
+    ),
+    "decimal of a million digits": (b"I" + b"9" * 1_000_000 + b"\n.", "damaged"),
+    "key of a million letters": (b"\x80\x02}X" + struct.pack("<I", 10**6) + b"k" * 10**6 + b"Ns.", "key"),
+    "operations without end": (b"\x80\x02" + b"N0" * 500_001 + b".", "operations"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_bombs_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    data, reason = BOMBS[kind]
     monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1_000_000)
-    attempt(tmp_path, hostile.as_zip(data[1]))
+    error = attempt(tmp_path, hostile.as_zip(data))
+    assert reason in str(error).rpartition(": ")[2]

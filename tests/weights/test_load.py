@@ -125,7 +125,7 @@ def test_every_difference_is_reported(path: Path, memory: Memory) -> None:
         del state["net.conv.bias"]
         state["net.extra.weight"] = torch.ones(2, 3)
         state["net.proj_in.weight"] = torch.ones(6, 5)
-        state["net.q.0.weight"] = torch.ones(6, 6)  # the right number of elements, but not as the layout has them
+        state["net.q.0.weight"] = torch.ones(6, 2, 3)  # would become 6 x 6 as well
         state["net.steps"] = torch.ones(3)
 
     change(path, edit)
@@ -137,7 +137,7 @@ def test_every_difference_is_reported(path: Path, memory: Memory) -> None:
     assert "1 tensor unexpected:\n  net.extra.weight [2, 3]" in text
     assert "2 tensors of another shape:" in text
     assert "first.weight (net.proj_in.weight): [6, 5] in the file, [6, 4] wanted" in text
-    assert "mix.weight (net.q.0.weight): [6, 6] in the file, [6, 6, 1] wanted" in text
+    assert "mix.weight (net.q.0.weight): [6, 2, 3] in the file, [6, 6, 1] wanted" in text
     assert "steps (net.steps): torch.float32 in the file, torch.int64 wanted" in text
     assert "other.weight" not in text
 
@@ -324,6 +324,11 @@ def test_a_converted_copy_is_kept_for_those_who_ask(
     kept.write_bytes(kept.read_bytes()[:-5])
     assert same(first, load(meta(), path, LAYOUT, dtype=torch.float16, memory=memory, cache=True))
     assert list(folder.iterdir()) == [kept]
+    kept.unlink()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        load(meta(), path, LAYOUT, dtype=torch.float16, memory=memory, cache=True)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
