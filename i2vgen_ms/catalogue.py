@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from i2vgen_ms.config.data import registry_folder
 from i2vgen_ms.config.json_file import read_object
-from i2vgen_ms.config.schema import PartSpec
+from i2vgen_ms.config.part import PartSpec
 from i2vgen_ms.errors import ConfigurationError, UnknownPartError, nearest
 from i2vgen_ms.third_party import third_party
 

@@ -13,8 +13,8 @@ MODEL = "damo/Image-to-Video"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 LOADING = ("device", "dtype", "cache")
 CALL = (
-    *("seed", "steps", "sampler", "spacing", "guidance_scale", "guidance_branches", "num_frames", "fps", "width"),
-    *("height", "crop", "batch_size", "latents", "progress"),
+    *("seed", "steps", "sampler", "spacing", "timestep_rounding", "guidance_scale", "guidance_rescale"),
+    *("guidance_branches", "num_frames", "fps", "width", "height", "crop", "batch_size", "latents", "progress"),
 )
 
 
@@ -39,7 +39,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     call.add_argument("--steps", type=int)
     call.add_argument("--sampler", type=_part, metavar="NAME", help="see `i2vgen-ms parts samplers`")
     call.add_argument("--spacing", type=_part, metavar="NAME", help="see `i2vgen-ms parts spacings`")
+    call.add_argument("--timestep-rounding", metavar="HOW", help="published, or exact")
     call.add_argument("--guidance-scale", type=float, metavar="X")
+    call.add_argument("--guidance-rescale", type=float, metavar="X", help="0 to 1")
     call.add_argument("--guidance-branches", metavar="HOW", help="batched, or sequential in half the memory")
     call.add_argument("--num-frames", type=int, metavar="N")
     call.add_argument("--fps", type=int)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from i2vgen_ms.config.schema import BatchSize, FileName, Fps, Frames, Seed
+from i2vgen_ms.config.sections import BatchSize, FileName, Fps, Frames, Seed
 
 Channels = Annotated[int, Field(ge=1, le=65536)]
 Multipliers = Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=16)]

@@ -125,8 +125,8 @@ def test_every_argument_of_a_call_has_an_option() -> None:
     image_to_video.arguments(parser)
     options = {action.dest for action in parser._actions}
     files_only = {"output_type"}  # the command writes files
-    assert set(arguments.NAMES) - files_only <= options
-    assert set(image_to_video.CALL) | {"dtype"} == set(arguments.NAMES) - files_only
+    assert set(arguments.names("image-to-video")) - files_only <= options
+    assert set(image_to_video.CALL) | {"dtype"} == set(arguments.names("image-to-video")) - files_only
 
 
 def test_image_to_video_hands_on_what_was_asked_for_and_nothing_else(
@@ -145,7 +145,7 @@ def test_image_to_video_hands_on_what_was_asked_for_and_nothing_else(
     more = ("--latents", tmp_path / "noise.npy", "--no-progress", "--dtype", "float32")
     assert run("image-to-video", "a.png", "-o", "v.mp4", "-m", tmp_path, *words, *more) == 0
     assert capsys.readouterr().out == "a.png -> v0.mp4 (seed 7)\n"
-    assert calls[0] == (tmp_path, {"device": None, "dtype": "float32"})
+    assert calls[0] == (tmp_path, {"device": None, "dtype": "float32", "cache": False})
     picture, call = calls[1]
     assert picture == "a.png"
     torch.testing.assert_close(call.pop("latents"), torch.ones(1, 4, 2, 8, 8))

@@ -178,7 +178,7 @@ def test_a_required_key_that_is_missing_is_named(tmp_path: Path, path: str) -> N
 
 WRONG = [
     ("task", "text-to-video", "task: 'text-to-video' has no shipped configuration"),
-    ("task", "image-to-video-rotary", "task: .*Known: image-to-video$"),
+    ("task", "image-to-video-rotary", "task: .*did you mean 'image-to-video'"),
     ("task", 3, "task: 3 has no"),
     ("model", [], "model: "),
     ("model.type", "video-to-video-model", "'video-to-video-model' is not the class of the task 'image-to-video'"),

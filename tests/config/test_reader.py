@@ -15,7 +15,8 @@ import pytest
 
 from i2vgen_ms.config import data, reader
 from i2vgen_ms.config.overlay import ConfigurationWarning
-from i2vgen_ms.config.schema import Configuration, PartSpec
+from i2vgen_ms.config.part import PartSpec
+from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.errors import ConfigurationError
 from tests.config.folders import change, write
 
