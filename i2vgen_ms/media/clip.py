@@ -21,6 +21,7 @@ from i2vgen_ms.media.limits import Limits, words
 from i2vgen_ms.media.picture import read_picture
 
 if TYPE_CHECKING:
+    from i2vgen_ms.media.audio import Audio
     from i2vgen_ms.media.video import VideoInfo
 
 # A decoder overshoots [-1, 1] a little; pixels of 0..255 given as floats leave it by far.
@@ -36,6 +37,8 @@ class Clip:
     `frames`: `f h w 3` RGB, a uint8 array, or an fp32 CPU tensor within [-1, 1] when a floating-point tensor was given.
     `fps`: frames a second (their average when it varies); None when the source does not say.
     `truncated`: the source goes on after the last frame; `left_out` says by how many frames, None when unknown.
+    `audio`: the sound of these frames as the file holds it; when there is a track and it cannot be used, None, and
+    `audio_problem` says why (`media.audio.audio_for` tells the user).
     `info`: what the file says about itself; None when there was no file.
     """
 
@@ -43,6 +46,8 @@ class Clip:
     fps: Fraction | None = None
     truncated: bool = False
     left_out: int | None = 0
+    audio: Audio | None = None
+    audio_problem: str = ""
     info: VideoInfo | None = None
 
     @property

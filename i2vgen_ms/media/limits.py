@@ -18,7 +18,8 @@ class Limits:
     `max_bytes`, `max_pixels`: an encoded picture's bytes, and its width times height.
     `max_video_bytes`, `max_video_pixels`: an encoded video's bytes, and one frame's width times height.
     `max_frames`, `max_clip_bytes`: frames of a decoded clip, and the bytes of all of them together.
-    `decode_seconds`: time for decoding a whole clip.
+    `max_audio_bytes`: the encoded sound of a clip's frames.
+    `decode_seconds`: time for decoding a whole clip, and for going through the rest of its file.
     `connect_seconds`, `total_seconds`, `redirects`: of one download, all redirects included in the total.
     `urls`: whether http and https addresses are followed at all.
 
@@ -31,6 +32,7 @@ class Limits:
     max_video_pixels: int = 4096 * 2304
     max_frames: int = 4096
     max_clip_bytes: int = 1536 * MEBIBYTE
+    max_audio_bytes: int = 64 * MEBIBYTE
     decode_seconds: float = 60.0
     connect_seconds: float = 10.0
     total_seconds: float = 30.0

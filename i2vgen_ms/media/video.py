@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from i2vgen_ms.media.clip import Clip
 from i2vgen_ms.media.demuxer import open_container
 from i2vgen_ms.media.limits import Limits, words
 from i2vgen_ms.media.source import describe, open_source
+
+if TYPE_CHECKING:
+    from i2vgen_ms.media.audio import Audio
 
 Frame = npt.NDArray[np.uint8]
 
@@ -56,6 +59,7 @@ class Video:
         context.thread_count = threads
         # A frame inside may announce another size than the file does: the decoder refuses it before it takes memory.
         context.options = {"max_pixels": str(limits.max_video_pixels)}
+        self._times: list[Fraction | None] = []
         self._frames = self._decode()
         self._first = next(self._frames, None)
         if self._first is None:
@@ -94,6 +98,20 @@ class Video:
             return None
         return max(1, count - taken)
 
+    def audio(self, taken: int) -> Audio | str:
+        """The sound of the first `taken` frames, or why it cannot be used; reads the file once more as `left_out`."""
+        if self.info.fps is None:
+            return "the file does not say its frame rate"
+        from i2vgen_ms.media.audio import MOST_APART, read_audio
+
+        times = [(index, shown) for index, shown in enumerate(self._times[:taken]) if shown is not None]
+        start = times[0][1] - times[0][0] / self.info.fps if times else Fraction(0)
+        apart = max((abs(shown - start - index / self.info.fps) for index, shown in times), default=Fraction(0))
+        if apart > max(MOST_APART, 1 / self.info.fps):
+            return f"the frame rate varies, and at an even one sound and picture would be {float(apart):.2f} s apart"
+        seconds = taken / self.info.fps
+        return read_audio(self._file, self.name, start=start, seconds=seconds, limits=self._limits)
+
     def _check_size(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
             raise UnreadableMediaError(f"{self.name} announces frames of {width}x{height} pixels")
@@ -121,6 +139,7 @@ class Video:
                         f"{pixels.shape[1]}x{pixels.shape[0]} on the way"
                     )
                 shape = pixels.shape
+                self._times.append(None if frame.pts is None else frame.pts * frame.time_base)
                 spent += time.monotonic() - begun
                 yield pixels
                 begun = time.monotonic()
@@ -158,7 +177,16 @@ def read_video(source: Any, *, max_frames: int, limits: Limits | None = None, th
     with open_video(source, limits=limits, threads=threads) as video:
         frames, truncated = _collected(video, max_frames, limits)
         left_out = video.left_out(len(frames)) if truncated else 0
-        return Clip(frames=frames, fps=video.info.fps, truncated=truncated, left_out=left_out, info=video.info)
+        audio = video.audio(len(frames)) if video.info.has_audio else ""
+        return Clip(
+            frames=frames,
+            fps=video.info.fps,
+            truncated=truncated,
+            left_out=left_out,
+            audio=None if isinstance(audio, str) else audio,
+            audio_problem=audio if isinstance(audio, str) else "",
+            info=video.info,
+        )
 
 
 def _collected(video: Video, max_frames: int, limits: Limits) -> tuple[Frame, bool]:

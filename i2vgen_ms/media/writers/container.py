@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, BinaryIO
 
 import av
@@ -45,16 +46,19 @@ class ContainerSink:
     def __init__(self, file: BinaryIO, what: Picture, encoding: Encoding) -> None:
         self._encoding = encoding
         self._pad = (what.height % 2, what.width % 2) if encoding.even else (0, 0)
-        self._count = 0
+        self._count, self._fps = 0, what.fps
         width, height = what.width + self._pad[1], what.height + self._pad[0]
         self._matrix, matrix, primaries, curve = _HD if width >= 1280 or height >= 720 else _SD
         self._file = _Shield(file)
+        self._audio = what.audio
+        # Sound may start a little before the picture; Matroska would delay the picture to begin at 0.
+        early = {"avoid_negative_ts": "disabled"} if what.audio is not None else {}
         self._container: Any = av.open(
             self._file,
             "w",
             format=encoding.format,
             # bitexact: no version numbers, dates and random identifiers
-            options={"fflags": "+bitexact", **encoding.container_options},
+            options={"fflags": "+bitexact", **early, **encoding.container_options},
             io_open=lambda url, flags, options: _SecondReader(self._file),
         )
         try:
@@ -68,6 +72,8 @@ class ContainerSink:
             context.color_range, context.colorspace = _LIMITED_RANGE, matrix
             context.color_primaries, context.color_trc = primaries, curve
             self._stream = stream
+            self._track = None if what.audio is None else what.audio.add_to(self._container)
+            self._sent = 0
         except BaseException:
             self.abort()
             raise
@@ -87,14 +93,34 @@ class ContainerSink:
         )
         picture.pts = self._count
         self._count += 1
-        self._container.mux(self._stream.encode(picture))
+        self._mux(self._stream.encode(picture))
         self._file.check()
 
     def finish(self) -> None:
         """Encodes what the encoder still holds and completes the file."""
-        self._container.mux(self._stream.encode(None))
+        self._mux(self._stream.encode(None))
+        self._mux_audio(self._count / self._fps, last=True)
         self._container.close()
         self._file.check()
+
+    def _mux(self, packets: list[Any]) -> None:
+        for packet in packets:
+            self._mux_audio(packet.dts * packet.time_base)
+            self._container.mux(packet)
+
+    def _mux_audio(self, seconds: Fraction, last: bool = False) -> None:
+        """The packets that end by then; if they are the `last` ones, those that start before then, the last one cut.
+
+        So sound and picture lie side by side in the file, and the sound never goes on after the picture.
+        """
+        if self._audio is None:
+            return
+        time_base = self._audio.time_base
+        for packet in self._audio.packets[self._sent :]:
+            if (packet.start + (0 if last else packet.duration)) * time_base >= seconds:
+                return
+            self._container.mux(self._audio.encoded(packet, self._track, seconds))
+            self._sent += 1
 
     def abort(self) -> None:
         """Closes the container, whatever state it is in."""

@@ -29,6 +29,7 @@ class H264:
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".mp4", ".mkv")
+    carries_audio: ClassVar[bool] = True
 
     def __init__(
         self, *, crf: int = 17, pixel_format: str = "yuv420p", threads: int = 2, preset: str = "medium"

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from i2vgen_ms.errors import ArgumentError, ConfigurationError, I2VGenError, MediaError, OutputError, nearest
 from i2vgen_ms.media.writers.part import Frame, Picture, Sink, WriterPart
 from i2vgen_ms.media.writers.target import FileTarget, MemoryTarget, Target, as_folder
+
+if TYPE_CHECKING:
+    from i2vgen_ms.media.audio import Audio
 
 # Encoders refuse larger ones anyway, each with words of its own.
 _LARGEST_SIDE = 16384
@@ -73,6 +77,7 @@ def open_writer(
     options: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
     part: WriterPart | None = None,
+    audio: Audio | None = None,
 ) -> Output:
     """A writer for frames of `width` x `height` at `fps` frames a second; call this before the heavy work.
 
@@ -82,6 +87,8 @@ def open_writer(
     when the name asks for that format, else that format's own defaults do.
     `part`: a writer built elsewhere, used for the names whose suffix it has (and for None).
     `metadata`: words stored in the file, for example {'comment': 'seed=5'}.
+    `audio`: encoded sound that is put into the file as it is, cut to the video's length. Where the format cannot hold
+    it, it is left out with an AudioWarning.
 
     Raises OutputError when the result could not be written there (unknown suffix, missing folder, a folder instead of a
     file, read-only, name too long, a folder with other files in it), ArgumentError for sizes or rates that cannot be,
@@ -100,6 +107,7 @@ def open_writer(
     check = getattr(part, "check", None)
     if check is not None:
         check(what)
+    what = replace(what, audio=_held(audio, part, suffix))
     place = _place(target, suffix)
     place.probe()
     return Output(part, place, what)
@@ -215,6 +223,20 @@ def _suffix(target: str | os.PathLike[str] | None, part: WriterPart | None) -> s
             f"or end the name with {os.sep!r} for a folder of PNG files"
         )
     return suffix
+
+
+def _held(audio: Audio | None, part: WriterPart, suffix: str) -> Audio | None:
+    if audio is None:
+        return None
+    from i2vgen_ms.media.audio import leave_out, misfit
+
+    problem = misfit(audio, suffix)
+    if not problem and not getattr(part, "carries_audio", False):
+        problem = f"the writer {type(part).__name__} holds none"
+    if not problem:
+        return audio
+    leave_out(problem, stacklevel=4)
+    return None
 
 
 def _built(name: str, options: dict[str, Any]) -> WriterPart:

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from i2vgen_ms.media.audio import Audio
 
 Frame = npt.NDArray[np.uint8]
 
@@ -22,7 +25,8 @@ Frame = npt.NDArray[np.uint8]
 class Picture:
     """What is written: pixels, frames a second, and words for the file (for example {'comment': 'seed=5'}).
 
-    `suffix` is the name's, with its dot, in lower case; '' for a folder.
+    `suffix` is the name's, with its dot, in lower case; '' for a folder. `audio`: encoded sound to carry along; only
+    given to parts that say `carries_audio`, and only what their kind of file can hold.
     """
 
     width: int
@@ -30,6 +34,7 @@ class Picture:
     fps: Fraction
     suffix: str
     metadata: Mapping[str, str] = field(default_factory=dict)
+    audio: Audio | None = None
 
 
 class Sink(Protocol):
@@ -51,7 +56,8 @@ class WriterPart(Protocol):
 
     `suffixes` are the names' ends that it writes; ('',) for a part that fills a folder. The first one is meant when
     no name is given. A part may also have `check(what: Picture)`, which raises ArgumentError for a size or a rate that
-    the format cannot have; it is called before the heavy work.
+    the format cannot have; it is called before the heavy work. A part that puts `Picture.audio` into its files has a
+    true `carries_audio`.
     """
 
     suffixes: ClassVar[tuple[str, ...]]

@@ -14,6 +14,7 @@ class WebM:
     """VP9 with a constant quality (0 best, 63 smallest); `speed` 0 is slow and small, 5 fast."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".webm",)
+    carries_audio: ClassVar[bool] = True
 
     def __init__(self, *, crf: int = 18, threads: int = 2, speed: int = 3) -> None:
         if not 0 <= crf <= 63:
