@@ -36,13 +36,13 @@ def timesteps_of(pipe: ImageToVideo) -> Iterator[list[float]]:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the limit is one of CUDA's launches")
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_b12_temporal_attention_of_more_than_65535_places(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 1e-3), (torch.float32, 1e-5)])
+def test_b12_temporal_attention_of_more_than_65535_places(dtype: torch.dtype, bound: float) -> None:
     """B12: above about 1024x512 the published temporal attention has more rows than one launch takes."""
     q, k, v = (torch.randn(2, 4, 70_000, 2, 64, device="cuda", dtype=dtype) for _ in range(3))
     got = attention.over_frames(attention.sdpa, q, k, v)[:, :, -5:]
     expected = attention.over_frames(attention.math, q[:, :, -5:], k[:, :, -5:], v[:, :, -5:])
-    assert relative_error(got.cpu(), expected.cpu()) < 1e-2
+    assert relative_error(got.cpu(), expected.cpu()) <= bound
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m_sde", "euler_a", {"type": "ddim", "eta": 1.0}])
