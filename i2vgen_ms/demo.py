@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from i2vgen_ms.config.data import configuration_folder
-from i2vgen_ms.config.schema import FILE
+from i2vgen_ms.config.schema import FILE, Configuration
 
 
 def picture() -> Path:
@@ -35,17 +35,23 @@ def make_random_model(
         seed: of the weights.
     Returns: the folder.
     """
-    import torch
-
     from i2vgen_ms.config import reader
-    from i2vgen_ms.weights import architecture
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     values = json.loads((configuration_folder() / "demo" / FILE).read_text(encoding="utf-8"))
     values["model"]["model_cfg"] |= changes or {}
     (folder / FILE).write_text(json.dumps(values, indent=2), encoding="utf-8")
-    configuration = reader.read(folder)
+    write_random_weights(folder, reader.read(folder), seed=seed)
+    return folder
+
+
+def write_random_weights(folder: Path, configuration: Configuration, *, seed: int = 0) -> None:
+    """Writes the weight files that `configuration` names into `folder`, in the published formats."""
+    import torch
+
+    from i2vgen_ms.weights import architecture
+
     generator = torch.Generator().manual_seed(seed)
     for name in architecture.NETWORKS:
         built = architecture.build(configuration, name)
@@ -55,7 +61,6 @@ def make_random_model(
             state[published] = built.layout.to_published_shape(ours, _random(ours, tensor, generator)).contiguous()
         content: Any = state if name == "encoder" else {"state_dict": state}
         torch.save(content, folder / getattr(configuration.weights, name))
-    return folder
 
 
 def _random(name: str, like: Any, generator: Any) -> Any:

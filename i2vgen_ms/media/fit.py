@@ -149,7 +149,7 @@ def _fitted(frames: Any, plan: _Plan) -> Tensor:
     """`f h w c` fp32 of the plan's size."""
     cut = frames[:, plan.cut[0], plan.cut[1]]
     place = plan.placement
-    # Interpolation in another memory layout rounds otherwise; contiguous `f c h w` is what the published code has.
+    # published: contiguous `f c h w`; another memory layout is another kernel, which need not round alike.
     pixels = to_pixels(cut).permute(0, 3, 1, 2).contiguous()
     size = (place.height, place.width)
     pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=plan.antialias)

@@ -1,8 +1,9 @@
-"""Whole jobs: a model folder and a picture in, a video out."""
+"""Whole jobs: a model folder and a picture or a clip in, a video out."""
 
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
 from i2vgen_ms.pipelines.loading import load
 from i2vgen_ms.pipelines.progress import Progress
 from i2vgen_ms.pipelines.result import Result
+from i2vgen_ms.pipelines.video_to_video import ClipWarning, VideoToVideo
 
-__all__ = ["ImageToVideo", "Progress", "Result", "load"]
+__all__ = ["ClipWarning", "ImageToVideo", "Progress", "Result", "VideoToVideo", "load"]

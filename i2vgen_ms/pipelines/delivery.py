@@ -53,11 +53,18 @@ def check_output_type(output_type: Any) -> str:
 
 
 def writers(
-    settings: Output, wanted: Sequence[Target], *, fps: float | Fraction, output_type: str, seed: int
+    settings: Output,
+    wanted: Sequence[Target],
+    *,
+    fps: float | Fraction,
+    output_type: str,
+    seed: int,
+    audio: Any = None,
 ) -> list[Any]:
     """A writer, not yet entered, for each target; None where frames are asked for and no file is.
 
-    fps: frames a second of the file. Raises: OutputError for a place that cannot be written to.
+    fps: frames a second of the file. audio: a media.audio.Audio to carry along.
+    Raises: OutputError for a place that cannot be written to.
     """
     part = catalogue.build("writers", settings.writer)
     return [
@@ -68,6 +75,7 @@ def writers(
             fps=fps,
             part=part,
             metadata={"comment": f"i2vgen_ms seed={seed}"},
+            audio=audio,
         )
         if target is not None or output_type == "video"
         else None

@@ -11,9 +11,10 @@ import torch
 from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ConfigurationError, nearest
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
+from i2vgen_ms.pipelines.video_to_video import VideoToVideo
 from i2vgen_ms.runtime import device as devices
 
-STAGES: dict[str, Any] = {"image-to-video": ImageToVideo}
+STAGES: dict[str, Any] = {"image-to-video": ImageToVideo, "video-to-video": VideoToVideo}
 
 
 def load(
@@ -22,8 +23,8 @@ def load(
     device: str | torch.device | None = None,
     dtype: Any = None,
     cache: bool = False,
-) -> ImageToVideo:
-    """The pipeline of a model folder.
+) -> Any:
+    """The pipeline of a model folder: an ImageToVideo or a VideoToVideo.
 
     Args:
         folder: a folder with configuration.json and the weight files, in the hub's or our own layout.
@@ -38,7 +39,4 @@ def load(
         raise ConfigurationError(
             f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
         )
-    pipeline: ImageToVideo = STAGES[configuration.task](
-        configuration, Path(folder), device=place, dtype=dtype, cache=cache
-    )
-    return pipeline
+    return STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype, cache=cache)

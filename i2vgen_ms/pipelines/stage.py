@@ -36,7 +36,8 @@ Prepared = TypeVar("Prepared")
 class Call(Generic[Settings]):
     """One call for `count` inputs: its configuration, its networks, its arguments as given, and the progress.
 
-    fps: frames a second of the files.
+    fps: frames a second of the files. window: the most frames that the network is given at once, where that is not all
+    of them. audio: what is put into the files beside the frames.
     """
 
     settings: Settings
@@ -45,6 +46,8 @@ class Call(Generic[Settings]):
     count: int
     reporter: Reporter
     fps: float | Fraction
+    window: int = 0
+    audio: Any = None
 
     def on_step(self, step: Step) -> None:
         self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0))
@@ -150,7 +153,9 @@ class Stage(ABC, Generic[Settings, Prepared]):
         kind, seed = output_type, call.settings.seed
         with ExitStack() as stack:
             # Before any heavy work, so that a place that cannot be written to is found out now.
-            opened = delivery.writers(call.settings.output, wanted, fps=call.fps, output_type=kind, seed=seed)
+            opened = delivery.writers(
+                call.settings.output, wanted, fps=call.fps, output_type=kind, seed=seed, audio=call.audio
+            )
             writers = [writer and stack.enter_context(writer) for writer in opened]
             sampled = self._latents(prepared, call, span)
             kept = [

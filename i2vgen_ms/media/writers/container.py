@@ -119,7 +119,7 @@ class ContainerSink:
         for packet in self._audio.packets[self._sent :]:
             if (packet.start + (0 if last else packet.duration)) * time_base >= seconds:
                 return
-            self._container.mux(self._audio.encoded(packet, self._track, seconds))
+            self._container.mux(self._audio.encoded(packet, self._track, seconds if last else None))
             self._sent += 1
 
     def abort(self) -> None:
