@@ -140,8 +140,9 @@ def test_the_bytes_are_the_same_on_every_run(tmp_path, suffix):
     assert files[0] == files[1]
 
 
-def test_sound_and_picture_lie_side_by_side(clip):
-    file = io.BytesIO(write(None, np.repeat(clip.frames, 8, axis=0), audio=clip.audio, fps=64).getvalue())
+def test_sound_and_picture_lie_side_by_side():
+    clip = read_clip(filmed(seconds=24, fps=2), max_frames=None)  # FFmpeg waits 10 seconds for a track to go on
+    file = io.BytesIO(write(None, clip.frames, audio=clip.audio, fps=2).getvalue())
     with av.open(file) as container:
         order = sorted(
             (packet.pos, packet.stream.type, float(packet.dts * packet.time_base))
@@ -152,7 +153,7 @@ def test_sound_and_picture_lie_side_by_side(clip):
     for _, kind, at in order:
         heard_until = max(heard_until, at) if kind == "audio" else heard_until
         apart.append(abs(at - heard_until) if kind == "video" else 0)
-    assert max(apart) < 0.25
+    assert max(apart) < 1.1
 
 
 def test_sound_that_ends_before_the_picture_starts_is_none():
@@ -166,6 +167,7 @@ def test_a_picture_that_starts_late_takes_the_sound_with_it(tmp_path):
     for suffix in (".mp4", ".mkv"):
         data = write(tmp_path / f"out{suffix}", clip.frames, audio=clip.audio).path.read_bytes()
         assert heard(data)[1] == pytest.approx(CLICK - 0.5, abs=0.004)
+    assert sum(packet.start <= 0 for packet in clip.audio.packets) == 2
 
 
 def test_sound_that_is_shorter_or_longer_than_the_video(clip):
@@ -175,6 +177,8 @@ def test_sound_that_is_shorter_or_longer_than_the_video(clip):
     shorter = write(None, clip.frames[:9], audio=clip.audio).getvalue()
     assert length(shorter) == pytest.approx(9 / 8)
     assert heard(shorter)[2] == pytest.approx(9 / 8, abs=0.03)
+    long_packets = read_clip(filmed("matroska", "flac"), max_frames=None).audio
+    assert length(write(None, clip.frames, fps=64, audio=long_packets).getvalue()) == pytest.approx(0.25)
 
 
 def test_a_rate_or_length_of_its_own_leaves_the_sound_out(clip):
@@ -259,7 +263,9 @@ def test_limits_and_damage_take_the_sound_and_leave_the_picture(monkeypatch):
     assert (clip.count, clip.audio, clip.audio_problem) == (16, None, "it takes more than 100 bytes")
     with pytest.warns(AudioWarning, match="more than 100 bytes"):
         audio_for(clip, frames=16, fps=8)
-    assert read_clip(source, max_frames=2, limits=Limits(max_audio_bytes=10_000)).audio is not None
+    room = sum(len(sound) for sound, _ in packets(source, "audio")) // 2
+    assert read_clip(source, max_frames=None, limits=Limits(max_audio_bytes=room)).audio is None
+    assert read_clip(source, max_frames=2, limits=Limits(max_audio_bytes=room)).audio is not None
     monkeypatch.setattr("i2vgen_ms.media.audio._template", lambda *_: 1 / 0)
     clip = read_clip(source, max_frames=None)
     assert (clip.count, clip.audio, clip.audio_problem) == (16, None, "it is damaged: division by zero")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -57,10 +58,21 @@ def test_how_many_frames_are_left_out(tmp_path, name, frames, taken, left_out):
     assert float(clip.fps) == pytest.approx(8, rel=0.05)  # a GIF of one frame: 0.12 seconds
 
 
-def test_damage_behind_the_frames_that_are_read_does_no_harm():
-    data = write(None, moving(frames=90), options={"type": "webm"}, part=None).getvalue()
+def test_damage_behind_the_frames_that_are_read_does_no_harm(mp4, monkeypatch):
+    data = write(None, moving(frames=90)).getvalue()
     clip = read_clip(data[: len(data) * 2 // 3], max_frames=2)
     assert (clip.count, clip.truncated) == (2, True)
+    with open_video(mp4) as video:
+        monkeypatch.setattr("i2vgen_ms.media.video.open_container", lambda *_: 1 / 0)
+        assert video.left_out(2) is None
+
+
+def test_frames_that_the_file_does_not_show_are_not_counted(mp4):
+    at = mp4.index(b"elst") + 12
+    shown = mp4[:at] + struct.pack(">I", struct.unpack(">I", mp4[at : at + 4])[0] * 6 // 9) + mp4[at + 4 :]
+    count = read_clip(shown, max_frames=None).count
+    assert count < 9
+    assert read_clip(shown, max_frames=2).left_out == count - 2
 
 
 def test_the_rest_is_unknown_when_counting_takes_too_long(mp4):
