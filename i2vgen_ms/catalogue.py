@@ -43,6 +43,12 @@ def slots() -> list[str]:
 
 def names(slot: str) -> dict[str, Entry]:
     """The parts of a slot by name: ours in the order of the file, then those of installed packages."""
+    return dict(_entries(slot))
+
+
+@functools.cache
+def _entries(slot: str) -> dict[str, Entry]:
+    """Read once a process: a call builds a dozen parts, and neither the registry nor the installed packages change."""
     if slot not in slots():
         raise UnknownPartError(f"there is no slot {slot!r}; {nearest(slot, slots())}")
     entries = {
