@@ -13,10 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from i2vgen_ms.config.data import configuration_folder
 from i2vgen_ms.config.schema import FILE, Configuration
+
+# the shipped configuration of the small model, by its task
+MODELS = {"image-to-video": "demo", "video-to-video": "demo-video-to-video"}
 
 
 def picture() -> Path:
@@ -25,7 +28,11 @@ def picture() -> Path:
 
 
 def make_random_model(
-    folder: str | os.PathLike[str], changes: Mapping[str, Any] | None = None, *, seed: int = 0
+    folder: str | os.PathLike[str],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    seed: int = 0,
+    task: Literal["image-to-video", "video-to-video"] = "image-to-video",
 ) -> Path:
     """Fills `folder` with a small model of random weights, in the layout and the file formats of the published one.
 
@@ -33,14 +40,15 @@ def make_random_model(
         folder: made if needed; files of it are replaced.
         changes: values for the configuration's `model_cfg`, such as {"max_frames": 4}.
         seed: of the weights.
-    Returns: the folder.
+        task: of the model.
+    Returns: the folder. Raises: KeyError for another task.
     """
     from i2vgen_ms.config import reader
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    values = json.loads((configuration_folder() / "demo" / FILE).read_text(encoding="utf-8"))
+    values = json.loads((configuration_folder() / MODELS[task] / FILE).read_text(encoding="utf-8"))
     values["model"]["model_cfg"] |= changes or {}
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / FILE).write_text(json.dumps(values, indent=2), encoding="utf-8")
     write_random_weights(folder, reader.read(folder), seed=seed)
     return folder

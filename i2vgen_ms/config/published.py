@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -38,15 +38,18 @@ class ModelArgs(Published):
     seed: Seed = None  # type: ignore[assignment]  # absent is allowed, null is not
 
 
+class VideoModelArgs(ModelArgs):
+    """Those of video-to-video: `fast` is one sampler, and published: anything else, misspelt or null, the other."""
+
+    solver_mode: Any = "fast"
+
+
 class UNetArgs(Published):
-    """Constructor arguments of the published Img2VidSDUNet."""
+    """Constructor arguments of the published networks, as far as both have them."""
 
     type: str | None = None
     in_dim: Channels | None = None
     dim: Channels | None = None
-    y_dim: Channels | None = None
-    input_dim: Channels | None = None
-    num_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     context_dim: Channels | None = None
     out_dim: Channels | None = None
     dim_mult: Multipliers | None = None
@@ -62,7 +65,6 @@ class UNetArgs(Published):
     temporal_attn_times: Any = None
     use_scale_shift_norm: Any = None
     use_checkpoint: Any = None
-    use_fps_condition: Any = None
     use_sim_mask: Any = None
     training: Any = None
     inpainting: Any = None
@@ -77,11 +79,40 @@ class UNetArgs(Published):
             _refuse("temporal_attention", "false describes a network without time, which is not of this family")
         if self.use_image_dataset:
             _refuse("use_image_dataset", "true switches time off, which is a training setting")
-        if None not in (self.y_dim, self.input_dim) and self.y_dim != self.input_dim:
-            _refuse("input_dim", f"{self.input_dim} does not fit y_dim = {self.y_dim}; they describe the same size")
         for scale in self.attn_scales or []:
             if not 0 < scale <= 1 or 2.0 ** round(math.log2(scale)) != scale:
                 _refuse("attn_scales", f"1, 0.5, 0.25, ... are expected, got {scale}")
+        return self
+
+
+class PictureUNetArgs(UNetArgs):
+    """Img2VidSDUNet, which is told a picture's vector, as `num_tokens` of them, and the rate."""
+
+    y_dim: Channels | None = None
+    input_dim: Channels | None = None
+    num_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
+    use_fps_condition: Any = None  # stored, never used
+
+    @model_validator(mode="after")
+    def _one_vector(self) -> Self:
+        if None not in (self.y_dim, self.input_dim) and self.y_dim != self.input_dim:
+            _refuse("input_dim", f"{self.input_dim} does not fit y_dim = {self.y_dim}; they describe the same size")
+        return self
+
+
+class VideoUNetArgs(UNetArgs):
+    """Vid2VidSDUNet, which is told the vectors of a text, of width `context_dim`, and nothing else."""
+
+    use_fps_condition: bool = False
+    y_dim: Any = None  # stored, never used
+    # published: these stand in its settings, copied from image-to-video; its constructor does not have them.
+    input_dim: Any = None
+    num_tokens: Any = None
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if self.use_fps_condition:
+            _refuse("use_fps_condition", "true describes a network that is told the rate, which this task does not")
         return self
 
 
@@ -142,6 +173,24 @@ class Embedder(Published):
         return self
 
 
+class TextEmbedder(Published):
+    """The published FrozenOpenCLIPEmbedder, a text encoder; `arch` as for Embedder.
+
+    published: the model reads only `pretrained`, and always builds ViT-H-14. Here it describes other towers too.
+    """
+
+    type: str | None = None
+    arch: str | dict[str, Any] | None = None
+    layer: Literal["penultimate", "last"] | None = None
+    # stored, or of the pictures that it never sees:
+    pretrained: Any = None
+    max_length: Any = None
+    freeze: Any = None
+    vit_resolution: Any = None
+    vit_mean: Any = None
+    vit_std: Any = None
+
+
 class ModelCfg(Published):
     """Sizes of the video; latent_hei and latent_wid in latents of 8 x 8 pixels."""
 
@@ -150,17 +199,37 @@ class ModelCfg(Published):
     max_frames: Frames
     latent_hei: Latents
     latent_wid: Latents
-    UNet: UNetArgs | None = None
     auto_encoder: AutoEncoder | None = None
+
+
+class PictureModelCfg(ModelCfg):
+    """The `model_cfg` section of image-to-video."""
+
+    UNet: PictureUNetArgs | None = None
     embedder: Embedder | None = None
 
 
-class Model(Published):
-    """The `model` section."""
+class VideoModelCfg(ModelCfg):
+    """The `model_cfg` section of video-to-video."""
+
+    UNet: VideoUNetArgs | None = None
+    embedder: TextEmbedder | None = None
+
+
+class PictureModel(Published):
+    """The `model` section of image-to-video."""
 
     type: str | None = None
     model_args: ModelArgs
-    model_cfg: ModelCfg
+    model_cfg: PictureModelCfg
+
+
+class VideoModel(Published):
+    """The `model` section of video-to-video."""
+
+    type: str | None = None
+    model_args: VideoModelArgs
+    model_cfg: VideoModelCfg
 
 
 class Pipeline(Published):
@@ -170,13 +239,27 @@ class Pipeline(Published):
 
 
 class Hub(Published):
-    """A whole official configuration.json."""
+    """A whole official configuration.json; each task's class below has its own `model` section."""
 
     framework: str | None = None
     task: str
-    model: Model
     pipeline: Pipeline | None = None
     seed: Seed = None  # type: ignore[assignment]
+
+
+class PictureHub(Hub):
+    """That of image-to-video."""
+
+    model: PictureModel
+
+
+class VideoHub(Hub):
+    """That of video-to-video."""
+
+    model: VideoModel
+
+
+HUBS: dict[str, type[PictureHub] | type[VideoHub]] = {"image-to-video": PictureHub, "video-to-video": VideoHub}
 
 
 def unknown_keys(hub: Hub) -> list[str]:

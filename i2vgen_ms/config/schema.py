@@ -101,6 +101,8 @@ class Configuration(Section):
         context = self.st_unet.options.get("context")
         if isinstance(context, dict) and "in_channels" in context:
             _same(self, ("st_unet", "context", "in_channels"), ("encoder", "embed_dim"))
+        if isinstance(context, dict) and context.get("type") == "text" and "text" in self.encoder.options:
+            _same(self, ("st_unet", "context_channels"), ("encoder", "text", "width"))
         _same(self, ("st_unet", "latent_channels"), ("autoencoder", "embed_channels"))
         return self
 
@@ -135,7 +137,7 @@ def _same(configuration: Configuration, ours: tuple[str, ...], theirs: tuple[str
     for section, *keys in (ours, theirs):
         value: Any = getattr(configuration, section).options
         for key in keys:
-            value = value.get(key)
+            value = value.get(key) if isinstance(value, dict) else None
         values.append(value)
     if None not in values and values[0] != values[1]:
         message = f"{values[0]} does not fit {'.'.join(theirs)} = {values[1]}; they describe the same size"

@@ -64,7 +64,8 @@ def _encoder(spec: PartSpec, ops: Ops) -> Architecture:
     network = catalogue.build("encoders", spec)
     if spec.type == "openclip-image":
         return Architecture(network, ImageEncoderLayout())
-    return Architecture(network, TextEncoderLayout(layers=spec.options["text"]["layers"], skipped=1))
+    skipped = 0 if spec.options["layer"] == "last" else 1
+    return Architecture(network, TextEncoderLayout(layers=spec.options["text"]["layers"], skipped=skipped))
 
 
 def _autoencoder(spec: PartSpec, ops: Ops) -> Architecture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from i2vgen_ms.config.schema import Configuration, PartSpec
+from i2vgen_ms.config.schema import Configuration, PartSpec, VideoToVideoConfiguration
 
 _LATENT_SCALE = 8
 _UNET = {
@@ -38,7 +38,8 @@ def hub_configuration(configuration: Configuration, shipped: Configuration) -> d
     output = configuration.output
     sizes: dict[str, Any] = {
         "batch_size": configuration.batch_size,
-        "target_fps": output.fps,
+        # the published layout has only numbers; that a clip's own rate is kept is lost in it
+        "target_fps": shipped.output.fps if output.fps == "source" else output.fps,
         "max_frames": output.num_frames,
         "latent_hei": output.height // _LATENT_SCALE,
         "latent_wid": output.width // _LATENT_SCALE,
@@ -63,11 +64,20 @@ def hub_configuration(configuration: Configuration, shipped: Configuration) -> d
                 "ckpt_unet": weights.st_unet,
                 "ckpt_autoencoder": weights.autoencoder,
                 "seed": configuration.seed,
+                **_solver(configuration),
             },
             "model_cfg": sizes,
         },
         "pipeline": {"type": configuration.pipeline.type},
     }
+
+
+def _solver(configuration: Configuration) -> dict[str, str]:
+    """The published solver_mode of a video-to-video configuration; `fast` where its sampler is of neither mode."""
+    if not isinstance(configuration, VideoToVideoConfiguration):
+        return {}
+    used, other = configuration.diffusion, configuration.solver_modes.other
+    return {"solver_mode": "other" if (used.sampler, used.steps) == (other.sampler, other.steps) else "fast"}
 
 
 def _unet(options: dict[str, Any]) -> dict[str, Any]:
@@ -89,8 +99,11 @@ def _autoencoder(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _embedder(options: dict[str, Any]) -> dict[str, Any]:
-    arch: dict[str, Any] = {"embed_dim": options["embed_dim"], "vision_cfg": dict(options["vision"])}
-    if options.get("activation") == "quick_gelu":
-        arch["quick_gelu"] = True
+    activation = {"quick_gelu": True} if options.get("activation") == "quick_gelu" else {}
+    if "text" in options:
+        # embed_dim is the width of the projection, which the text encoder does not have
+        arch = {"embed_dim": options["text"]["width"], "text_cfg": dict(options["text"]), **activation}
+        return {"arch": arch, "layer": options["layer"]}
+    arch = {"embed_dim": options["embed_dim"], "vision_cfg": dict(options["vision"]), **activation}
     side = options["vision"]["image_size"]
     return {"arch": arch, "vit_resolution": [side, side], "vit_mean": options["mean"], "vit_std": options["std"]}
