@@ -17,6 +17,8 @@ from i2vgen_ms.errors import ArgumentError, Cancelled, I2VGenError
 
 COMMANDS = {
     "image-to-video": "make a video of each picture",
+    "video-to-video": "make a larger, sharper video of each clip",
+    "animate": "make a large video of each picture, through both stages",
     "demo": "run the whole job on a bundled picture",
     "run": "run a Python script with the ModelScope plugin active",
     "download": "download a model into the local cache",
@@ -28,7 +30,9 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Exit status: 0 done, 1 failed, 2 asked for wrongly, 130 interrupted or cancelled."""
-    parser = argparse.ArgumentParser(prog="i2vgen-ms", description="Image to video with the I2VGen-XL models.")
+    parser = argparse.ArgumentParser(
+        prog="i2vgen-ms", description="Image to video and video to video with the I2VGen-XL models."
+    )
     parser.add_argument("--version", action="version", version=f"i2vgen-ms {__version__}")
     add_commands(parser)
     return execute(parser.parse_args(argv))

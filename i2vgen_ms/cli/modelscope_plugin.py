@@ -21,7 +21,7 @@ class I2VGenCommand:
     @staticmethod
     def register(subparsers: Any) -> None:
         """Adds the command `i2vgen-ms` with all of ours below it."""
-        words = "Image to video with the I2VGen-XL models."
+        words = "Image to video and video to video with the I2VGen-XL models."
         parser = subparsers.add_parser(I2VGenCommand.name, help=words, description=words)
         add_commands(parser)
         parser.set_defaults(_command=I2VGenCommand)

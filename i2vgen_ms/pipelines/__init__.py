@@ -1,9 +1,10 @@
 """Whole jobs: a model folder and a picture or a clip in, a video out."""
 
+from i2vgen_ms.pipelines.chain import Animation
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
 from i2vgen_ms.pipelines.loading import load
 from i2vgen_ms.pipelines.progress import Progress
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.pipelines.video_to_video import ClipWarning, VideoToVideo
 
-__all__ = ["ClipWarning", "ImageToVideo", "Progress", "Result", "VideoToVideo", "load"]
+__all__ = ["Animation", "ClipWarning", "ImageToVideo", "Progress", "Result", "VideoToVideo", "load"]

@@ -8,8 +8,7 @@ from modelscope.models.builder import MODELS
 from modelscope.pipelines.builder import PIPELINES
 
 from i2vgen_ms.plugin.device import DeviceWarning
-from i2vgen_ms.plugin.model import ImageToVideo
-from i2vgen_ms.plugin.pipeline import ImageToVideoPipeline
+from i2vgen_ms.plugin.image_to_video import ImageToVideo, ImageToVideoPipeline
 from i2vgen_ms.plugin.settings import Settings
 from i2vgen_ms.plugin.video_to_video import VideoToVideo, VideoToVideoPipeline
 

@@ -1,29 +1,26 @@
-"""ModelScope's model class of image-to-video, around a pipeline of `i2vgen_ms.pipelines`.
+"""What ModelScope's model classes of both tasks share: a pipeline of `i2vgen_ms.pipelines` in ModelScope's shape.
 
-Given a model folder and the arguments that ModelScope hands to constructors. It knows no files and no numbers.
+Given a model folder and the arguments that ModelScope hands to constructors. It knows no files and no numbers; the
+subclasses name their task and say what they are called with.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from modelscope.models.base import TorchModel
-from torch import Tensor
 
 from i2vgen_ms import catalogue, pipelines
-from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.pipelines import arguments
 from i2vgen_ms.plugin.device import placed
 from i2vgen_ms.plugin.settings import Settings
 
-TASK = "image-to-video"
 
-
-class ImageToVideo(TorchModel):
-    """The image-to-video model of one folder.
+class StageModel(TorchModel):
+    """The model of one folder.
 
     Args:
         model_dir: the folder.
@@ -36,6 +33,8 @@ class ImageToVideo(TorchModel):
             folder's configuration.json, the others cannot be used.
     Raises: ArgumentError for an unknown argument, naming the nearest; ConfigurationError, CheckpointError, DeviceError.
     """
+
+    TASK: ClassVar[str]
 
     def __init__(
         self,
@@ -54,12 +53,16 @@ class ImageToVideo(TorchModel):
             raise ArgumentError(
                 "device_map and cfg_dict are not supported; use device, and the folder's configuration.json"
             )
-        arguments.check_names(settings, TASK)
+        arguments.check_names(settings, self.TASK)
         core = pipelines.load(os.fspath(model_dir), device=placed(device), dtype=dtype, cache=cache)
+        if core.configuration.task != self.TASK:
+            raise ConfigurationError(
+                f"{model_dir} holds a model of the task {core.configuration.task!r}, not {self.TASK!r}"
+            )
         super().__init__(os.fspath(model_dir), device=str(core.device))
         self.core = core
         self.core.configuration = arguments.applied(self.core.configuration, settings)
-        self.defaults = {name: value for name, value in settings.items() if name in arguments.others(TASK)}
+        self.defaults = {name: value for name, value in settings.items() if name in arguments.others(self.TASK)}
         self.cfg = Settings(self.core)
 
     @property
@@ -81,7 +84,7 @@ class ImageToVideo(TorchModel):
 
     @property
     def clip_encoder(self) -> torch.nn.Module:
-        """The encoder of the picture."""
+        """The encoder of the picture or the text."""
         network: torch.nn.Module = self.core.networks.encoder
         return network
 
@@ -89,20 +92,6 @@ class ImageToVideo(TorchModel):
     def diffusion(self) -> Any:
         """The noise schedule that the configuration chooses now."""
         return catalogue.build("schedules", self.core.configuration.diffusion.schedule)()
-
-    def forward(self, input: Mapping[str, Tensor], **call: Any) -> Tensor:
-        """The videos of prepared pictures.
-
-        Args:
-            input: {'vit_frame': normalised pictures `b 3 s s`}, as `clip_encoder.preprocess` makes them.
-            call: arguments of a call, such as seed and steps.
-        Returns: fp32 `b c f h w` on the CPU, near [-1, 1].
-        Raises: ArgumentError; everything that a call may raise.
-        """
-        frames = input.get("vit_frame") if isinstance(input, Mapping) else None
-        if not isinstance(frames, Tensor) or frames.ndim != 4:
-            raise ArgumentError("the model takes {'vit_frame': tensor b 3 s s}; for pictures call the pipeline")
-        return self.core.tensor(frames, **{**self.defaults, **call})
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         raise ArgumentError(

@@ -1,54 +1,52 @@
-"""ModelScope's pipeline class of image-to-video, around its model class.
+"""What ModelScope's pipeline classes of both tasks share.
 
 Given a model folder (or a built model) and ModelScope's arguments. It routes the arguments, which the core checks, and
-names the results as ModelScope does. Several pictures, batches and files are the core's work, not the base class's,
-which would write every result of a list to one file.
+names the results as ModelScope does. Several inputs, batches and files are the core's work, not the base class's,
+which would write every result of a list to one file. The subclasses say what an input is.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from modelscope.outputs import TASK_OUTPUTS, OutputKeys
 from modelscope.pipelines.base import Pipeline
-from PIL import Image
 
 from i2vgen_ms.errors import ArgumentError, I2VGenError, nearest
 from i2vgen_ms.pipelines import Result, arguments
 from i2vgen_ms.plugin.device import placed
-from i2vgen_ms.plugin.model import TASK, ImageToVideo
+from i2vgen_ms.plugin.model import StageModel
 from i2vgen_ms.runtime.device import choose
 
 OUTPUT = "output_video"
-NAMES = arguments.names(TASK)
-CALL = (OUTPUT, *NAMES)
 
 
-class ImageToVideoPipeline(Pipeline):
-    """Videos from pictures.
-
-    >>> from modelscope.pipelines import pipeline
-    >>> pipe = pipeline(task='image-to-video', model='damo/Image-to-Video', model_revision='v1.1.0')
-    >>> pipe('picture.jpg', output_video='video.mp4', seed=1)
-    {'output_video': 'video.mp4', 'seed': 1}
+class StagePipeline(Pipeline):
+    """Videos from what a stage is given.
 
     Args:
-        model: a model folder, or an ImageToVideo.
-        device: see ImageToVideo.
-        cache: see ImageToVideo.
-        preprocessor: a callable that changes each picture before it is used; none by default.
+        model: a model folder, or a model of the subclass's MODEL.
+        device: see StageModel.
+        cache: see StageModel.
+        preprocessor: a callable that changes each input before it is used; none by default.
         settings: dtype, or any argument of a call, as this pipeline's value for every call.
     """
 
-    group_key = "image-to-video"
+    MODEL: ClassVar[type[StageModel]]
+    KEY: ClassVar[str]  # of an input between preprocess and forward
+    EXPECTED: ClassVar[str]  # what an input is, for errors
+    KINDS: ClassVar[tuple[type, ...]] = (
+        *(str, os.PathLike, bytes, bytearray, memoryview),
+        *(np.ndarray, torch.Tensor),
+    )
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | ImageToVideo,
+        model: str | os.PathLike[str] | StageModel,
         *,
         device: str | torch.device | None = None,
         preprocessor: Any = None,
@@ -59,10 +57,10 @@ class ImageToVideoPipeline(Pipeline):
     ) -> None:
         if compile:
             raise ArgumentError("compile=True is not supported")
-        _check_names(settings, NAMES)
+        _check_names(settings, arguments.names(self.MODEL.TASK))
         place = placed(device)
-        if not isinstance(model, ImageToVideo):
-            model = ImageToVideo(model, device=place, cache=cache, **settings)
+        if not isinstance(model, self.MODEL):
+            model = self.MODEL(model, device=place, cache=cache, **settings)
             settings = {}
         elif place is not None and choose(place) != model.device:
             raise ArgumentError(f"the model is on {model.device}, not on {place}; give the device to the model instead")
@@ -70,30 +68,30 @@ class ImageToVideoPipeline(Pipeline):
         super().__init__(
             model=model, device=str(model.device), preprocessor=preprocessor or _unchanged, auto_collate=False
         )
+        self.work: Any = model.core
+        self.names = arguments.names(self.MODEL.TASK)
         self._model_prepare = True  # the networks are where they belong
 
     def __call__(self, input: Any, *args: Any, **call: Any) -> Any:
-        """Makes a video of a picture, or one of each of a list of pictures.
+        """Makes a video of one input, or one of each of a list; the arguments are those of the core's call.
 
         Args:
-            input: a path, a URL, a PIL image, bytes, an array, a tensor; or a list of these.
+            input: see the subclass.
             output_video: the file; its suffix chooses the format. None: the result holds the bytes of an MP4. For a
                 list one name, which gives name_0.mp4, name_1.mp4, ..., or a list of names.
-            call: output_type ('video', 'frames', 'pt'), batch_size, seed, steps, sampler, spacing, guidance_scale,
-                num_frames, fps, width, height, crop, latents, progress, dtype; see `i2vgen_ms.pipelines`.
+            call: output_type ('video', 'frames', 'pt'), seed, steps, progress, ...; see `i2vgen_ms.pipelines`.
         Returns: a dict, or a list of dicts: OutputKeys.OUTPUT_VIDEO is the path, the bytes, uint8 frames `f h w c` or
             an fp32 tensor `c f h w`; 'seed' is the seed that was used; beside arrays 'path' is the file, if any.
         Raises: ArgumentError, MediaError, OutputError and the other errors of the package. Nothing is half-written.
         """
         if args:
             raise ArgumentError(
-                f"one input is expected, then named arguments; put several pictures into a list: {args!r}"
+                f"one input is expected, then named arguments; put several inputs into a list: {args!r}"
             )
-        prepare, run, finish = self._sanitize_parameters(**{**self.defaults, **call})
+        prepare, run, finish = self._sanitize_parameters(**self._with_defaults(call))
         many = isinstance(input, (list, tuple))
-        prepared = [self.preprocess(picture, **prepare) for picture in (input if many else [input])]
-        pictures = [item["picture"] for item in prepared]
-        results = self.forward({"picture": pictures if many else pictures[0]}, **run)["result"]
+        prepared = [self.preprocess(one, **prepare)[self.KEY] for one in (input if many else [input])]
+        results = self.forward({self.KEY: prepared if many else prepared[0]}, **run)["result"]
         outputs = []
         for result in results if many else [results]:
             output = self.postprocess({"result": result}, **finish)
@@ -101,19 +99,22 @@ class ImageToVideoPipeline(Pipeline):
             outputs.append(output)
         return outputs if many else outputs[0]
 
+    def _with_defaults(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        return {**self.defaults, **call}
+
     def _sanitize_parameters(self, **call: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Every argument belongs to the run; an unknown one raises ArgumentError."""
-        _check_names(call, CALL)
+        _check_names(call, (OUTPUT, *self.names))
         return {}, {("output" if name == OUTPUT else name): value for name, value in call.items()}, {}
 
     def preprocess(self, input: Any, **parameters: Any) -> dict[str, Any]:
-        """{'picture': the checked input after the pipeline's preprocessor}; it is read when its turn comes."""
+        """{KEY: the checked input after the pipeline's preprocessor}; it is read when its turn comes."""
         self._check_input(input)
-        return {"picture": self.preprocessor(input, **parameters)}
+        return {self.KEY: self.preprocessor(input, **parameters)}
 
     def forward(self, inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
-        """{'result': a `Result`, or a list of them} of {'picture': a picture, or a list of them}."""
-        return {"result": self.model.core(inputs["picture"], **parameters)}
+        """{'result': a `Result`, or a list of them} of {KEY: an input, or a list of them}."""
+        return {"result": self.work(inputs[self.KEY], **parameters)}
 
     def postprocess(self, inputs: Mapping[str, Any], **parameters: Any) -> dict[str, Any]:
         """ModelScope's dict of one {'result': Result}."""
@@ -129,11 +130,8 @@ class ImageToVideoPipeline(Pipeline):
         return model
 
     def _check_input(self, input: Any) -> None:
-        kinds = (str, os.PathLike, bytes, bytearray, memoryview, np.ndarray, torch.Tensor, Image.Image)
-        if not (isinstance(input, kinds) or hasattr(input, "read")):
-            raise ArgumentError(
-                f"a picture is expected (path, URL, PIL image, bytes, array, tensor, file object), not {input!r:.80}"
-            )
+        if not (isinstance(input, self.KINDS) or hasattr(input, "read")):
+            raise ArgumentError(f"{self.EXPECTED} is expected, not {input!r:.80}")
 
     def _check_output(self, input: Mapping[str, Any]) -> None:
         missing = [key for key in TASK_OUTPUTS[self.group_key] if key not in input]
@@ -147,5 +145,5 @@ def _check_names(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
             raise ArgumentError(f"unknown argument {name!r}; {nearest(name, known)}")
 
 
-def _unchanged(picture: Any) -> Any:
-    return picture
+def _unchanged(input: Any) -> Any:
+    return input

@@ -19,7 +19,6 @@ from modelscope.pipelines.builder import PIPELINES
 from i2vgen_ms import hub
 from i2vgen_ms.activation import DEFAULT_MODELS, SIGNATURES
 from i2vgen_ms.errors import ArgumentError, ConfigurationError
-from i2vgen_ms.plugin.video_to_video import NotInThisVersion
 
 TASK_OF_PIPELINE = {kind: task for task, (kind, _) in DEFAULT_MODELS.items()}
 MODEL_TYPES = {task: name for registry, task, name in SIGNATURES if registry == "MODELS"}
@@ -36,8 +35,6 @@ def pipeline(published: Callable[..., Any], given: Mapping[str, Any]) -> Any:
     name = arguments.pop("pipeline_name", None)
     task = arguments.pop("task", None) or TASK_OF_PIPELINE[name]
     builder = PIPELINES.get(name or DEFAULT_MODELS[task][0], task)
-    if issubclass(builder, NotInThisVersion):
-        builder.refuse()
     model = _single(arguments.pop("model", None), task)
     revision = arguments.pop("model_revision", None)
     local = bool(arguments.pop("local_files_only", False))
@@ -54,6 +51,11 @@ def pipeline(published: Callable[..., Any], given: Mapping[str, Any]) -> Any:
             return published(**as_given)
         _check_task(folder, task)
         model = str(folder)
+    refine, refine_revision = arguments.get("refine"), arguments.pop("refine_revision", None)
+    if isinstance(refine, (str, os.PathLike)) and task == "image-to-video":
+        folder = hub.resolve(refine, refine_revision, local_files_only=local, ignore=ignore)
+        _check_task(folder, "video-to-video")
+        arguments["refine"] = str(folder)
     return builder(model=model, **arguments)
 
 
@@ -70,8 +72,6 @@ def from_pretrained(
     **settings: Any,
 ) -> Any:
     """The model for a call of `Model.from_pretrained` with a model of ours."""
-    if hub.PUBLISHED_IDS.get(os.fspath(model_name_or_path)) == "video-to-video":
-        NotInThisVersion.refuse()  # before a download
     ignore = settings.pop("ignore_file_pattern", None)
     folder = hub.resolve(model_name_or_path, revision, local_files_only=local_files_only, ignore=ignore)
     task = hub.task_of(folder)

@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from i2vgen_ms import __version__, catalogue, demo, hub, pipelines
-from i2vgen_ms.cli import image_to_video, main
+from i2vgen_ms.cli import animate, image_to_video, main, options, video_to_video
 from i2vgen_ms.errors import ArgumentError, Cancelled
-from i2vgen_ms.pipelines import arguments
+from i2vgen_ms.media.clip import read_clip
+from i2vgen_ms.pipelines import arguments, chain
 
 SMALL = {
     "max_frames": 2,
@@ -120,13 +121,69 @@ def test_download_hands_on_the_revision(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out == "damo/Image-to-Video at v1.1.0\n"
 
 
-def test_every_argument_of_a_call_has_an_option() -> None:
+@pytest.mark.parametrize("command", [image_to_video, video_to_video])
+def test_every_argument_of_a_call_has_an_option(command: Any) -> None:
     parser = argparse.ArgumentParser()
-    image_to_video.arguments(parser)
-    options = {action.dest for action in parser._actions}
-    files_only = {"output_type"}  # the command writes files
-    assert set(arguments.names("image-to-video")) - files_only <= options
-    assert set(image_to_video.CALL) | {"dtype"} == set(arguments.names("image-to-video")) - files_only
+    command.arguments(parser)
+    there = {action.dest for action in parser._actions}
+    task = command.__name__.rpartition(".")[2].replace("_", "-")
+    wanted = set(arguments.names(task)) - {"output_type"}  # the command writes files
+    assert wanted <= there
+    assert set(command.CALL) | {"dtype"} == wanted
+
+
+def test_every_argument_of_both_stages_has_an_option() -> None:
+    parser = argparse.ArgumentParser()
+    animate.arguments(parser)
+    wanted = set(chain.NAMES) - {"output_type"}
+    assert wanted <= {action.dest for action in parser._actions}
+    assert set(animate.CALL) == wanted
+
+
+def test_video_to_video_hands_on_what_was_asked_for_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[Any] = []
+
+    def pipe(clips: Any, **call: Any) -> Any:
+        calls.append((clips, call))
+        return SimpleNamespace(path="o.mp4", seed=7)
+
+    monkeypatch.setattr(pipelines, "load", lambda folder, **given: pipe)
+    words = ("--text", "a boat", "--fps", "source", "--window", "--prompt-suffix", "", "--strength", 0.5)
+    assert run("video-to-video", "a.mp4", "-o", "o.mp4", "-m", tmp_path, *words) == 0
+    assert capsys.readouterr().out == "a.mp4 -> o.mp4 (seed 7)\n"
+    given = {"text": "a boat", "fps": "source", "window": True, "prompt_suffix": "", "strength": 0.5}
+    assert calls == [("a.mp4", {"output": "o.mp4", **given})]
+    assert run("video-to-video", "a.mp4", "-o", "o.mp4", "-m", tmp_path, "--window", 3, "--fps", 12) == 0
+    assert calls[-1] == ("a.mp4", {"output": "o.mp4", "window": 3, "fps": 12})
+
+
+def test_both_stages_from_the_command_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = demo.make_random_model(tmp_path / "second", {"max_frames": 2}, task="video-to-video")
+    video, kept = tmp_path / "v.mp4", tmp_path / "small.mp4"
+    models = ("--first-model", folder, "--second-model", second)
+    words = ("--text", "a boat", "--keep-first", kept, "--seed", 3)
+    steps = ("--first", '{"steps": 1}', "--second", '{"steps": 1, "width": 96, "height": 80}')
+    assert run("animate", demo.picture(), "-o", video, *models, *words, *steps, "--no-progress") == 0
+    assert capsys.readouterr().out == f"{demo.picture()} -> {video} (seed 3)\n"
+    assert [
+        (clip.width, clip.height, clip.count) for clip in (read_clip(file, max_frames=9) for file in (kept, video))
+    ] == [
+        (64, 64, 2),
+        (96, 80, 2),
+    ]
+    assert run("animate", demo.picture(), "-o", video, *models, "--first", '{"step": 1}') == 2
+    assert "first: unknown argument 'step'; did you mean 'steps'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        run("animate", demo.picture(), "-o", video, "--first", "[1]")
+    loaded: list[Any] = []
+    monkeypatch.setattr(pipelines, "load", lambda place, **given: loaded.append((place, given["device"])))
+    where = ("--device", "cuda:0", "--second-device", "cuda:1")
+    assert run("animate", demo.picture(), "-o", video, *models, *where) == 2  # nothing was loaded
+    assert loaded == [(folder, "cuda:0"), (second, "cuda:1")]
 
 
 def test_image_to_video_hands_on_what_was_asked_for_and_nothing_else(
@@ -165,11 +222,11 @@ def test_image_to_video_hands_on_what_was_asked_for_and_nothing_else(
 def test_a_folder_of_pictures_is_sorted_and_read_by_suffix(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).touch()
-    listed = image_to_video.listed(["http://x/y.png", str(tmp_path)])
+    listed = options.listed(["http://x/y.png", str(tmp_path)], image_to_video.SUFFIXES, "pictures")
     assert listed == ["http://x/y.png", str(tmp_path / "a.jpg"), str(tmp_path / "b.PNG")]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArgumentError, match="no pictures in the folder"):
-        image_to_video.listed([str(tmp_path / "empty")])
+        options.listed([str(tmp_path / "empty")], image_to_video.SUFFIXES, "pictures")
 
 
 @pytest.mark.parametrize("value", ["{", "nothing.npy"])

@@ -343,18 +343,6 @@ def test_code_in_a_models_folder_is_never_run(modelscope, origin, tmp_path):
     assert not marker.exists()
 
 
-def test_video_to_video_says_that_it_is_not_here(modelscope, origin):
-    for build in (
-        lambda: modelscope.pipeline("video-to-video", "damo/Video-to-Video"),
-        lambda: modelscope.pipeline(task="video-to-video", model=str(origin)),
-        lambda: modelscope.Model.from_pretrained("damo/Video-to-Video"),
-        lambda: plugin.VideoToVideoPipeline(model=str(origin)),
-        lambda: plugin.VideoToVideo(str(origin)),
-    ):
-        with pytest.raises(ConfigurationError, match="'video-to-video' is not in this version"):
-            build()
-
-
 def test_a_folder_of_another_task(modelscope, origin, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
