@@ -194,9 +194,6 @@ def test_refine_is_both_stages_without_a_file_between(modelscope, origin, folder
     assert (result["seed"], result["path"]) == (2, target)
     clips = [read_clip(file, max_frames=9) for file in (kept, target)]
     assert [(clip.width, clip.height) for clip in clips] == [(64, 64), (64, 48)]
-        (64, 64),
-        (64, 48),
-    ]
     assert len(both([picture, picture], **CHAIN)) == 2
     with pytest.raises(ArgumentError, match="unknown argument 'steps'"):
         both(picture, steps=1)
