@@ -28,6 +28,24 @@ from i2vgen_ms.config.towers import text_of, vision_of
 from i2vgen_ms.errors import ConfigurationError
 
 LATENT_SCALE = 8  # pixels of one latent, each way: the autoencoder halves three times
+# published key: our option, where both hold the same number; what writes such a file reads these tables backwards
+UNET_NAMES = {
+    "in_dim": "latent_channels",
+    "out_dim": "out_channels",
+    "dim": "channels",
+    "dim_mult": "multipliers",
+    "num_res_blocks": "residual_blocks",
+    "head_dim": "head_channels",
+    "context_dim": "context_channels",
+    "dropout": "dropout",
+}
+AUTOENCODER_NAMES = {
+    "ch": "channels",
+    "ch_mult": "multipliers",
+    "num_res_blocks": "residual_blocks",
+    "in_channels": "in_channels",
+    "z_channels": "latent_channels",
+}
 
 
 class ConfigurationWarning(UserWarning):
@@ -86,17 +104,7 @@ def _sizes(merged: dict[str, Any], sizes: ModelCfg) -> None:
 
 def _unet(ours: dict[str, Any], theirs: UNetArgs) -> None:
     given = theirs.model_dump(exclude_none=True)
-    names = {
-        "in_dim": "latent_channels",
-        "out_dim": "out_channels",
-        "dim": "channels",
-        "dim_mult": "multipliers",
-        "num_res_blocks": "residual_blocks",
-        "head_dim": "head_channels",
-        "context_dim": "context_channels",
-        "dropout": "dropout",
-    }
-    ours |= {names[key]: value for key, value in given.items() if key in names}
+    ours |= {UNET_NAMES[key]: value for key, value in given.items() if key in UNET_NAMES}
     if "num_heads" in theirs.model_fields_set:
         # published: without a number the stem has one head for every 32 channels
         ours["stem_heads"] = theirs.num_heads or max(1, ours["channels"] // 32)
@@ -115,14 +123,7 @@ def _autoencoder(ours: dict[str, Any], theirs: AutoEncoder) -> None:
         ours["embed_channels"] = theirs.embed_dim
     if theirs.ddconfig is not None:
         given = theirs.ddconfig.model_dump(exclude_none=True)
-        names = {
-            "ch": "channels",
-            "ch_mult": "multipliers",
-            "num_res_blocks": "residual_blocks",
-            "in_channels": "in_channels",
-            "z_channels": "latent_channels",
-        }
-        ours |= {names[key]: value for key, value in given.items() if key in names}
+        ours |= {AUTOENCODER_NAMES[key]: value for key, value in given.items() if key in AUTOENCODER_NAMES}
 
 
 def _encoder(ours: dict[str, Any], theirs: Embedder) -> None:

@@ -9,28 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from i2vgen_ms.config.overlay import AUTOENCODER_NAMES, LATENT_SCALE, UNET_NAMES
 from i2vgen_ms.config.schema import Configuration, PartSpec, VideoToVideoConfiguration
 
-_LATENT_SCALE = 8
-_UNET = {
-    "in_dim": "latent_channels",
-    "out_dim": "out_channels",
-    "dim": "channels",
-    "dim_mult": "multipliers",
-    "num_res_blocks": "residual_blocks",
-    "head_dim": "head_channels",
-    "num_heads": "stem_heads",
-    "context_dim": "context_channels",
-    "dropout": "dropout",
-}
-_AUTOENCODER = {
-    "ch": "channels",
-    "ch_mult": "multipliers",
-    "num_res_blocks": "residual_blocks",
-    "in_channels": "in_channels",
-    "out_ch": "in_channels",
-    "z_channels": "latent_channels",
-}
+# the overlay reads these two by rules of their own
+_UNET = {**UNET_NAMES, "num_heads": "stem_heads"}
+_AUTOENCODER = {**AUTOENCODER_NAMES, "out_ch": "in_channels"}
 
 
 def hub_configuration(configuration: Configuration, shipped: Configuration) -> dict[str, Any]:
@@ -41,8 +25,8 @@ def hub_configuration(configuration: Configuration, shipped: Configuration) -> d
         # the published layout has only numbers; that a clip's own rate is kept is lost in it
         "target_fps": shipped.output.fps if output.fps == "source" else output.fps,
         "max_frames": output.num_frames,
-        "latent_hei": output.height // _LATENT_SCALE,
-        "latent_wid": output.width // _LATENT_SCALE,
+        "latent_hei": output.height // LATENT_SCALE,
+        "latent_wid": output.width // LATENT_SCALE,
     }
     described = {
         "UNet": (_unet, "st_unet"),
