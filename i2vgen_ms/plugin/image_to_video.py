@@ -66,7 +66,7 @@ class ImageToVideoPipeline(StagePipeline):
     group_key = "image-to-video"
     MODEL = ImageToVideo
     KEY = "picture"
-    EXPECTED = "a picture (path, URL, PIL image, bytes, array, tensor, file object)"
+    EXPECTED = ("a picture", "path, URL, PIL image, bytes, array, tensor, file object")
     KINDS = (*StagePipeline.KINDS, Image.Image)
 
     def __init__(

@@ -38,7 +38,7 @@ class StagePipeline(Pipeline):
 
     MODEL: ClassVar[type[StageModel]]
     KEY: ClassVar[str]  # of an input between preprocess and forward
-    EXPECTED: ClassVar[str]  # what an input is, for errors
+    EXPECTED: ClassVar[tuple[str, str]]  # what an input is, and in which forms, for errors
     KINDS: ClassVar[tuple[type, ...]] = (
         *(str, os.PathLike, bytes, bytearray, memoryview),
         *(np.ndarray, torch.Tensor),
@@ -131,7 +131,8 @@ class StagePipeline(Pipeline):
 
     def _check_input(self, input: Any) -> None:
         if not (isinstance(input, self.KINDS) or hasattr(input, "read")):
-            raise ArgumentError(f"{self.EXPECTED} is expected, not {input!r:.80}")
+            what, forms = self.EXPECTED
+            raise ArgumentError(f"{what} is expected ({forms}), not {input!r:.80}")
 
     def _check_output(self, input: Mapping[str, Any]) -> None:
         missing = [key for key in TASK_OUTPUTS[self.group_key] if key not in input]

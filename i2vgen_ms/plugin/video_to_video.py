@@ -60,5 +60,5 @@ class VideoToVideoPipeline(StagePipeline):
     group_key = "video-to-video"
     MODEL = VideoToVideo
     KEY = "video"
-    EXPECTED = "a clip (path, URL, bytes, array, tensor, file object), or {'video_path': a clip, 'text': a text},"
+    EXPECTED = ("a clip", "path, URL, bytes, array, tensor, file object, or {'video_path': one of these, 'text': str}")
     KINDS = (*StagePipeline.KINDS, dict)

@@ -75,7 +75,7 @@ def test_the_numbers_are_the_cores(pipe2, clip, modelscope, folder):
 
 @pytest.mark.parametrize("value", [None, 3, object()])
 def test_what_is_no_clip(pipe2, value):
-    with pytest.raises(ArgumentError, match=r"a clip .* is expected"):
+    with pytest.raises(ArgumentError, match="a clip is expected"):
         pipe2(value)
 
 
