@@ -31,6 +31,7 @@ OTHERS = {
     "sampler": "samplers",
     "guidance": "guidance",
     "writer": "writers",
+    "reader": "readers",
 }
 CALLS = ("forward", "begin", "decode", "__call__")  # what a part does, by the kind of part
 
@@ -76,7 +77,9 @@ def test_every_shipped_variant_can_be_built(variant: str) -> None:
         assert sum(tensor.numel() for tensor in architecture.build(configuration, name).network.parameters()) > 10_000
         parts.pop(name)
     for path, spec in parts.items():
-        catalogue.build(OTHERS[path.rpartition(".")[2]], spec)
+        slot = OTHERS[path.rpartition(".")[2]]
+        # how many frames are read is the call's business, not the configuration's
+        catalogue.build(slot, spec, **({"max_frames": 1} if slot == "readers" else {}))
 
 
 def test_building_passes_options_and_given_arguments() -> None:
@@ -210,3 +213,22 @@ other = pipe(picture, output_type="frames", progress=False, sampler="heun").fram
 assert frames.shape == (3, 32, 32, 3) and not np.array_equal(frames, other)
 """
     python(installed, code)
+
+
+def test_an_encoder_of_another_package_is_read_under_its_own_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+
+    from i2vgen_ms.config import reader
+    from i2vgen_ms.weights import architecture
+    from i2vgen_ms.weights.layout import IDENTITY
+
+    known = catalogue.build
+    monkeypatch.setattr(
+        catalogue,
+        "build",
+        lambda slot, spec, **given: nn.Linear(2, 3) if spec.type == "extra" else known(slot, spec, **given),
+    )
+    configuration = reader.shipped("image-to-video").replace("encoder", {"type": "extra"})
+    built = architecture.build(configuration, "encoder")
+    assert isinstance(built.network, nn.Linear)
+    assert built.layout is IDENTITY

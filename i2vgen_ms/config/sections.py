@@ -70,12 +70,13 @@ class PictureInput(Section):
 
 
 class ClipInput(Section):
-    """How a clip is brought to the video's size, and what becomes of frames beyond num_frames.
+    """How a clip is read and brought to the video's size, and what becomes of frames beyond num_frames.
 
     long_clips: `cut` leaves them out; `window` works on overlapping windows of num_frames, blended over `overlap`
     frames.
     """
 
+    reader: Part
     fit: Literal["squash", "crop", "pad", "keep"]
     long_clips: Literal["cut", "window"]
     overlap: Annotated[int, Field(ge=1, le=4095)]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Generator, Tensor
 
+from i2vgen_ms import catalogue
 from i2vgen_ms.config.schema import VideoToVideoConfiguration
 from i2vgen_ms.diffusion import noise
 from i2vgen_ms.diffusion.schedule import start_scale
@@ -94,7 +95,11 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         if not isinstance(text, str):
             raise ArgumentError(f"text must be a string, not {text!r:.80}")
         limit = call.settings.output.num_frames
-        clip = read_clip(source, max_frames=None if call.settings.input.long_clips == "window" else limit)
+        clip = read_clip(
+            source,
+            max_frames=None if call.settings.input.long_clips == "window" else limit,
+            reader=catalogue.bind("readers", call.settings.input.reader),
+        )
         if clip.truncated:
             count = "the frames" if clip.left_out is None else f"{clip.left_out} frames"
             warnings.warn(

@@ -15,7 +15,7 @@ from torch import nn
 from i2vgen_ms import catalogue
 from i2vgen_ms.config.schema import Configuration, PartSpec
 from i2vgen_ms.tensors.ops import Ops
-from i2vgen_ms.weights.layout import Layout
+from i2vgen_ms.weights.layout import IDENTITY, Layout
 from i2vgen_ms.weights.names import StUNetLayout
 from i2vgen_ms.weights.names_autoencoder import AutoencoderLayout
 from i2vgen_ms.weights.names_clip import ImageEncoderLayout, TextEncoderLayout
@@ -64,15 +64,26 @@ def _encoder(spec: PartSpec, ops: Ops) -> Architecture:
     network = catalogue.build("encoders", spec)
     if spec.type == "openclip-image":
         return Architecture(network, ImageEncoderLayout())
+    if spec.type != "openclip-text":
+        return _foreign(network)
     skipped = 0 if spec.options["layer"] == "last" else 1
     return Architecture(network, TextEncoderLayout(layers=spec.options["text"]["layers"], skipped=skipped))
 
 
 def _autoencoder(spec: PartSpec, ops: Ops) -> Architecture:
-    return Architecture(catalogue.build("autoencoders", spec, ops=ops), AutoencoderLayout())
+    network = catalogue.build("autoencoders", spec, ops=ops)
+    return Architecture(network, AutoencoderLayout()) if spec.type == "kl-f8" else _foreign(network)
+
+
+def _foreign(network: nn.Module) -> Architecture:
+    """A network of another package: its attribute `layout` translates names; without one files hold its own names."""
+    return Architecture(network, getattr(network, "layout", IDENTITY))
 
 
 def _st_unet(spec: PartSpec, ops: Ops) -> Architecture:
+    if spec.type != "st-unet":
+        return _foreign(catalogue.build("st-unets", spec, ops=ops))
+
     def nested(name: str) -> PartSpec:
         where = f"{spec.where}.{name}" if spec.where else name
         return PartSpec.from_json(spec.options.get(name, {}), where)

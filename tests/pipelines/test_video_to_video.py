@@ -16,7 +16,7 @@ from einops import rearrange
 
 from i2vgen_ms.config import reader
 from i2vgen_ms.demo import write_random_weights
-from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.media.writers import open_writer
 from i2vgen_ms.pipelines import ClipWarning, VideoToVideo, load
 from i2vgen_ms.pipelines.windows import spans, windowed
@@ -63,6 +63,17 @@ def test_the_documented_call(stage_two, clip, tmp_path) -> None:
     kept = stage_two(source, output=target, fps="source", steps=1, progress=False)
     with av.open(kept.path) as container:
         assert container.streams.video[0].average_rate == 25
+
+
+def test_the_configuration_chooses_the_reader(stage_two, clip, tmp_path, monkeypatch) -> None:
+    source = str(tmp_path / "in.mp4")
+    with open_writer(source, width=32, height=18, fps=8) as writer:
+        for frame in clip:
+            writer.write(frame)
+    wrong = stage_two.configuration.replace("input.reader", {"type": "pyav", "thread": 1})
+    monkeypatch.setattr(stage_two, "configuration", wrong)
+    with pytest.raises(ConfigurationError, match="did you mean 'threads'"):
+        frames(stage_two, source)
 
 
 @pytest.mark.parametrize(
