@@ -38,7 +38,7 @@ def test_it_is_both_calls_with_the_decoded_frames_between(animation, pipe, secon
         raise AssertionError("a file between the stages")
 
     monkeypatch.setattr("i2vgen_ms.pipelines.delivery.open_writer", refuse)
-    monkeypatch.setattr("i2vgen_ms.media.video.read_video", refuse)
+    monkeypatch.setattr("i2vgen_ms.media.video.open_video", refuse)
     result = animation(picture, text="a boat", seed=4, output_type="pt", **QUICK)
     assert torch.equal(result.tensor, expected)
     assert result.seed == 4
