@@ -58,5 +58,4 @@ class Loader:
                 device=self._device,
                 cache=self._cache,
             )
-        network.requires_grad_(False)
         return network.to(memory_format=torch.channels_last) if self._device.type == "cuda" else network

@@ -5,7 +5,7 @@ No weights are read and no memory is used; what loads, checks and converts files
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -90,7 +90,7 @@ def _st_unet(spec: PartSpec, ops: Ops) -> Architecture:
 
     numbers = {key: value for key, value in spec.options.items() if key not in ("context", "temporal", "attention")}
     context, temporal = nested("context"), nested("temporal")
-    ops = _with_attention(ops, nested("attention"))
+    ops = replace(ops, attention=catalogue.build("attention", nested("attention")))
     network = catalogue.build(
         "st-unets",
         PartSpec(spec.type, numbers, spec.where),
@@ -106,9 +106,3 @@ def _st_unet(spec: PartSpec, ops: Ops) -> Architecture:
         rotary_repeats=temporal.options.get("repeats", 0) if temporal.type == "rotary" else 0,
     )
     return Architecture(network, layout)
-
-
-def _with_attention(ops: Ops, spec: PartSpec) -> Ops:
-    from dataclasses import replace
-
-    return replace(ops, attention=catalogue.build("attention", spec))
