@@ -33,7 +33,7 @@ def fetch(model: str, revision: str, *, ignore: Sequence[str] = ()) -> Iterator[
 
     folder = snapshot_folder(model, revision)
     api = HubApi(HubConfig())  # not the process-wide one: the environment may have changed since
-    _check_answers(HubConfig().endpoint or "", model)
+    _check_answers(HubConfig().endpoint or "", model, revision)
     try:
         api = HubApi(HubConfig(endpoint=api.resolve_endpoint_for_read(model)))
         files = [file for file in api.list_repo_files(model, "model", revision=revision) if not file.is_dir]
@@ -54,16 +54,15 @@ def fetch(model: str, revision: str, *, ignore: Sequence[str] = ()) -> Iterator[
             if file.path == "configuration.json":
                 yield folder
     except (ClientError, requests.RequestException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise HubError(f"{model} at revision {revision!r}: {reason}. {describe()}") from error
+        raise HubError(f"{model} at revision {revision!r}: {_trouble(error)}. {describe()}") from error
     yield folder
 
 
-def _check_answers(endpoint: str, model: str) -> None:
+def _check_answers(endpoint: str, model: str, revision: str) -> None:
     """Raises HubError unless the hub answers something better than a server error, after three attempts."""
     import requests
 
-    reason: object = None
+    reason = ""
     for attempt in range(3):
         time.sleep(0.3 * attempt)
         try:
@@ -72,12 +71,42 @@ def _check_answers(endpoint: str, model: str) -> None:
             ) as answer:
                 if answer.status_code < 500:
                     return
-                reason = f"HTTP {answer.status_code}"
+                reason = f"it answers with HTTP {answer.status_code}"
         except requests.RequestException as error:
-            reason = error
+            reason = _bottom(error)
             if isinstance(error, requests.Timeout):
                 break
-    raise HubError(f"the hub {endpoint} cannot be reached ({reason}), and {model} is not cached. {describe()}")
+    raise HubError(
+        f"the hub {endpoint} cannot be reached ({reason}), so {model} at revision {revision!r} cannot be downloaded: "
+        f"check the network connection and MODELSCOPE_ENDPOINT, or use a model that is on this machine. {describe()}"
+    )
+
+
+def _trouble(error: BaseException) -> str:
+    """What went wrong during a transfer and what to do, in one line."""
+    import requests
+
+    if isinstance(error, (ConnectionError, requests.RequestException)):  # the client's own are the first
+        return f"the connection to the hub broke off ({_bottom(error)}); run it again, it goes on where it stopped"
+    status = getattr(error, "status_code", None) or 0
+    if status >= 500:
+        return f"the hub answers with HTTP {status}; run it again later, it goes on where it stopped"
+    if status == 404:
+        return "the hub has no such model, revision or file, or it is private; check their names"
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _bottom(error: BaseException) -> str:
+    """A few words about the cause of a failed request: what is wrapped innermost, which is what the system said."""
+    import requests
+
+    if isinstance(error, (requests.Timeout, TimeoutError)):
+        return "no answer in time"
+    where = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
+    while below := error.__cause__ or error.__context__:
+        error = below
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return where + str(said).splitlines()[0]
 
 
 def _check_names(model: str, names: Iterable[str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -170,6 +172,82 @@ def test_hub_down_says_what_is_cached_within_seconds(place):
         hub.resolve(MODEL, "v1.1.0")
     assert time.monotonic() - start < 5
     assert hub.resolve(MODEL, "v1.0.0").name == "v1.0.0"
+
+
+DOWN = (
+    "the hub {} cannot be reached ({}), so damo/Image-to-Video at revision 'v1.1.0' cannot be downloaded: check the "
+    "network connection and MODELSCOPE_ENDPOINT, or use a model that is on this machine. "
+)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("nobody listens", "Connection refused"),
+        ("no such name", "Name or service not known"),
+        ("no such proxy", "the proxy: Connection refused"),
+        ("hangs up", "Remote end closed connection without response"),
+        ("fails", "it answers with HTTP 500"),
+        ("is silent", "no answer in time"),
+    ],
+)
+def test_hub_down_is_one_sentence_that_says_what_to_do(server, monkeypatch, how, reason):
+    """Not the nested texts of the client's exceptions: the cause alone, and every word of the rest is ours."""
+    if how in ("nobody listens", "no such proxy"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        monkeypatch.setenv(*(("http_proxy", nobody) if "proxy" in how else ("MODELSCOPE_ENDPOINT", nobody)))
+    if how in ("no such name", "no such proxy"):
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://hub.invalid")
+        monkeypatch.setattr(socket, "getaddrinfo", partial(resolved, socket.getaddrinfo))
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.3)
+    if how in ("hangs up", "is silent"):
+        monkeypatch.setattr(server, "_answer", partial(misbehave, how))
+    server.failures = 3 if how == "fails" else 0
+    with pytest.raises(HubError) as error:
+        hub.resolve(MODEL, "v1.1.0")
+    endpoint = os.environ["MODELSCOPE_ENDPOINT"]
+    assert str(error.value) == DOWN.format(endpoint, reason) + cache.describe()
+
+
+def resolved(real, host, *given, **named):
+    """Names are resolved without asking a name server."""
+    if host == "hub.invalid":
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    return real(host, *given, **named)
+
+
+def misbehave(how, request, *, body):
+    """Instead of an answer of the hub."""
+    if how == "is silent":
+        time.sleep(0.6)
+    request.close_connection = True
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("hangs up", "the connection to the hub broke off (Remote end closed connection without response); run it"),
+        ("fails", "the hub answers with HTTP 500; run it again later, it goes on where it stopped. In the cache"),
+    ],
+)
+def test_a_hub_that_goes_down_on_the_way(server, place, monkeypatch, how, words):
+    monkeypatch.setattr("modelscope_hub._download.DOWNLOAD_RETRY_TIMES", 0)
+    steps = transfer.fetch(MODEL, "v1.1.0")
+    next(steps)
+    if how == "fails":
+        server.failures = 10**6
+    else:
+        monkeypatch.setattr(server, "_answer", partial(misbehave, how))
+    with pytest.raises(HubError) as error:
+        next(steps)
+    assert str(error.value).startswith(f"damo/Image-to-Video at revision 'v1.1.0': {words}")
+
+
+def test_what_the_hub_does_not_have(server):
+    with pytest.raises(HubError, match=r"damo/Nothing at revision 'v2': the hub has no such model, revision or file"):
+        hub.resolve("damo/Nothing", "v2")
 
 
 def test_a_hub_that_never_answers(place, monkeypatch):
