@@ -52,7 +52,7 @@ def read_back(path: Path) -> Written:
         assert all(frame.std() > 1 for frame in frames)
         assert stream.frames == len(frames)
         name = stream.codec_context.name
-        return Written(stream.width, stream.height, len(frames), float(stream.average_rate), name)
+        return Written(stream.width, stream.height, len(frames), float(stream.average_rate or 0), name)
 
 
 @pytest.fixture(scope="module")
