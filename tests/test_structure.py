@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LEVELS = (
     {"errors"},
     {"tensors"},
-    {"config", "third_party"},
+    {"config", "third_party", "world"},
     {"media", "encoder", "st_unet", "autoencoder", "diffusion"},
     {"catalogue"},
     {"weights"},
