@@ -54,19 +54,25 @@ def make_random_model(
     return folder
 
 
-def write_random_weights(folder: Path, configuration: Configuration, *, seed: int = 0) -> None:
-    """Writes the weight files that `configuration` names into `folder`, in the published formats."""
+def write_random_weights(
+    folder: Path, configuration: Configuration, *, seed: int = 0, dtype: Any = None, device: str = "cpu"
+) -> None:
+    """Writes the weight files that `configuration` names into `folder`, in the published formats.
+
+    dtype: of the files, a torch.dtype; None is fp32. device: where the numbers are made, which decides what they are.
+    """
     import torch
 
     from i2vgen_ms.weights import architecture
 
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
     for name in architecture.NETWORKS:
         built = architecture.build(configuration, name)
         state = {}
         for ours, tensor in built.network.state_dict().items():
             published = built.layout.to_published(ours)
-            state[published] = built.layout.to_published_shape(ours, _random(ours, tensor, generator)).contiguous()
+            values = _random(ours, tensor, generator).to("cpu", dtype or torch.float32)
+            state[published] = built.layout.to_published_shape(ours, values).contiguous()
         content: Any = state if name == "encoder" else {"state_dict": state}
         torch.save(content, folder / getattr(configuration.weights, name))
 
@@ -76,7 +82,7 @@ def _random(name: str, like: Any, generator: Any) -> Any:
     import torch
 
     if like.ndim > 1:
-        return torch.randn(like.shape, generator=generator) / like[0].numel() ** 0.5
+        return torch.randn(like.shape, generator=generator, device=generator.device) / like[0].numel() ** 0.5
     return torch.ones(like.shape) if name.endswith("weight") else torch.zeros(like.shape)
 
 

@@ -117,11 +117,19 @@ class AutoencoderKL(nn.Module):
         """All pixels of `latents: b f h w c` (scaled) in one tensor `b f 8h 8w c`."""
         return torch.cat(list(self.decode(latents)), dim=1)
 
+    def activation_bytes(self, height: int, width: int) -> int:
+        """An estimate of what encoding or decoding frames of that many pixels needs beside the weights."""
+        return max(
+            self.chunk_bytes, *(self._frame_bytes(coder, height * width) for coder in (self.encoder, self.decoder))
+        )
+
     def frames_per_chunk(self, coder: Encoder | Decoder, pixels: int) -> int:
         """How many frames of that many pixels (height times width) one call of `coder` may have; at least 1."""
+        return max(1, self.chunk_bytes // self._frame_bytes(coder, pixels))
+
+    def _frame_bytes(self, coder: Encoder | Decoder, pixels: int) -> int:
         kept = 2 * self.in_channels  # the pixels of this chunk and of the one before, which the caller may still hold
-        frame_bytes = (coder.peak_values + kept) * pixels * self.dtype.itemsize
-        return max(1, self.chunk_bytes // frame_bytes)
+        return (coder.peak_values + kept) * pixels * self.dtype.itemsize
 
     def _decode(self, latents: Tensor) -> Iterator[Tensor]:
         b, _, h, w, _ = latents.shape

@@ -13,7 +13,7 @@ from typing import Any
 
 from i2vgen_ms.errors import ArgumentError
 
-LOADING = ("device", "dtype", "cache")
+LOADING = ("device", "dtype", "cache", "memory")
 COMMON = (
     *("seed", "steps", "sampler", "spacing", "timestep_rounding", "guidance_scale", "guidance_rescale"),
     *("guidance_branches", "fps", "width", "height", "progress"),
@@ -42,6 +42,9 @@ def loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--local-files-only", action="store_true", help="never ask the hub")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; the best one there is without it")
     parser.add_argument("--dtype", metavar="NAME", help="float32, float16 or bfloat16, for all networks")
+    parser.add_argument(
+        "--memory", metavar="MODE", help="of a CUDA device: fast, balanced, low; auto takes the fastest that fits"
+    )
     parser.add_argument("--cache", action="store_true", help="keep a copy of the weights in that dtype for later runs")
 
 

@@ -19,6 +19,7 @@ from i2vgen_ms.config.sections import (
     ClipInput,
     Diffusion,
     DtypeByDevice,
+    Memory,
     Output,
     PictureInput,
     PictureOutput,
@@ -52,6 +53,7 @@ class Configuration(Section):
     output: Output
     seed: Seed
     batch_size: BatchSize
+    memory: Memory
     dtype: DtypeByDevice
 
     @classmethod

@@ -27,6 +27,7 @@ Fps = Annotated[int, Field(ge=1, le=240)]
 Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=256)]
 Dtype = Literal["float32", "float16", "bfloat16"]
+Memory = Literal["auto", "fast", "balanced", "low"]
 
 
 class Section(BaseModel):

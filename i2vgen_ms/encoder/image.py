@@ -6,7 +6,7 @@ cropping, or of the network that attends to the vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -74,6 +74,10 @@ class OpenClipImageEncoder(nn.Module):
         if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
             raise ArgumentError(f"pictures have the shape {tuple(pixels.shape)}; the encoder takes b 3 {side} {side}")
         return self.tower(pixels.to(self.tower.proj)).unsqueeze(1)
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """The modules that hold almost all weights, in the order in which `forward` runs them."""
+        return self.tower.transformer.resblocks
 
     def null(self, batch: int) -> Tensor:
         """The vectors `b 1 d` that stand for no picture: zeros."""

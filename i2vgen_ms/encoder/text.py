@@ -6,7 +6,7 @@ network that attends to the vectors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -80,11 +80,18 @@ class OpenClipTextEncoder(nn.Module):
 
         Raises: ArgumentError when it is not a list of texts.
         """
-        tokens = self.tokenize(texts).to(self.positional_embedding.device)
+        return self.embed(self.tokenize(texts).to(self.positional_embedding.device))
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Vectors `b n d` of token numbers `b n` (as `tokenize` gives them), on the encoder's device."""
         x = self.token_embedding(tokens) + self.positional_embedding
         # made here and not kept, so that a tower built on the meta device has nothing that no file fills
         causal = torch.full((x.shape[1], x.shape[1]), float("-inf"), dtype=x.dtype, device=x.device).triu(1)
         return self.ln_final(self.transformer(x, attn_mask=causal))
+
+    def blocks(self) -> Iterable[nn.Module]:
+        """The modules that hold almost all weights, in the order in which `forward` runs them."""
+        return self.transformer.resblocks
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Token numbers `b n` of b texts, int64, on the CPU.

@@ -17,6 +17,7 @@ Settings = TypeVar("Settings", bound=Configuration)
 
 PATHS = {
     "seed": "seed",
+    "memory": "memory",
     "steps": "diffusion.steps",
     "timestep_rounding": "diffusion.timestep_rounding",
     "fps": "output.fps",

@@ -35,7 +35,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
             output_type: `video` (default): a file, or its bytes if no output is named; `frames`: uint8 `f h w c`; `pt`:
                 fp32 `c f h w` near [-1, 1].
             seed, steps, sampler, spacing, guidance_scale, guidance_branches, num_frames, fps, width, height, crop,
-            batch_size: the configuration's value for this call. A sampler or spacing is a name or a dict with options.
+            batch_size, memory: the configuration's value for this call. A sampler or spacing is a name or a dict with options.
             latents: the initial noise `b c f h w`, used as it is, at the size that the network takes.
             progress: True or False for a bar; or a callable that is given a Progress and cancels by returning False.
             dtype: for this call, as for `load`.
@@ -49,6 +49,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
         """Videos of normalised pictures `b 3 s s`, as decoded: fp32 `b c f h w` on the CPU. Arguments as for a call."""
         call = self._begin(given, len(pictures))
         with call.reporter, torch.no_grad():
+            call = call.planned(self.device)
             sampled = self._latents(list(pictures.split(1)), call, slice(None))
             return torch.stack([delivery.channels_first(list(self._decode(one, call))) for one in sampled])
 
@@ -67,9 +68,10 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
         return pixels
 
     def _latents(self, prepared: Sequence[Tensor], call: Call[ImageToVideoConfiguration], span: slice) -> Tensor:
-        count, encoder = len(prepared), call.networks.encoder
-        with memory_advice("encoding the picture"):
+        count = len(prepared)
+        with memory_advice("encoding the picture"), call.placed("encoder") as encoder:
             vectors = encoder(torch.cat(list(prepared)).to(self.device)).float()
+            nothing = encoder.null(count).to(vectors)
         generators = call.generators(count)
         start = call.given_latents("latents")
         if start is None:
@@ -78,12 +80,13 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
         else:
             start = start[span]
         fps = torch.full((count,), float(call.fps), device=self.device)
-        return sample(
-            call.networks.st_unet,
-            call.settings.diffusion,
-            start.to(self.device),
-            positive={"image": vectors, "fps": fps},
-            negative={"image": encoder.null(count).to(vectors), "fps": fps},
-            generators=generators,
-            on_step=call.on_step,
-        )
+        with call.placed("st_unet") as network:
+            return sample(
+                network,
+                call.settings.diffusion,
+                start.to(self.device),
+                positive={"image": vectors, "fps": fps},
+                negative={"image": nothing, "fps": fps},
+                generators=generators,
+                on_step=call.on_step,
+            )

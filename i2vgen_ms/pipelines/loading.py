@@ -10,6 +10,7 @@ import torch
 
 from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ConfigurationError, nearest
+from i2vgen_ms.pipelines import arguments
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
 from i2vgen_ms.pipelines.video_to_video import VideoToVideo
 from i2vgen_ms.runtime import device as devices
@@ -23,6 +24,7 @@ def load(
     device: str | torch.device | None = None,
     dtype: Any = None,
     cache: bool = False,
+    memory: str | None = None,
 ) -> Any:
     """The pipeline of a model folder: an ImageToVideo or a VideoToVideo.
 
@@ -31,6 +33,9 @@ def load(
         device: `cpu`, `cuda`, `cuda:1`; None takes CUDA if there is one.
         dtype: a dtype name for all networks, or names by network; None takes the configuration's.
         cache: keep a copy of the weights in these dtypes in this package's cache folder, and map it the next time.
+        memory: how the memory of a CUDA device is used: `fast` keeps all networks there; `balanced` has each there
+            while it works, and runs the guidance branches one after the other; `low` brings the large ones there block
+            by block; `auto` takes the fastest that fits. None takes the configuration's.
     Raises: ConfigurationError, CheckpointError, DeviceError, each saying what to do.
     """
     place = devices.choose(device)
@@ -39,4 +44,5 @@ def load(
         raise ConfigurationError(
             f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
         )
+    configuration = arguments.applied(configuration, {"memory": memory})
     return STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype, cache=cache)

@@ -12,18 +12,33 @@ import torch
 
 from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import Configuration
+from i2vgen_ms.runtime import chunked, memory, residency
 from i2vgen_ms.runtime.device import memory_advice
+from i2vgen_ms.runtime.residency import Resident
 from i2vgen_ms.weights import architecture
 from i2vgen_ms.weights.load import load
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Encoder, ST-UNet and autoencoder, on one device, without gradients. `Any`, because parts are swappable."""
+    """Encoder, ST-UNet and autoencoder, without gradients, each with its keeper. `Any`, because parts are swappable.
 
-    encoder: Any
-    st_unet: Any
-    autoencoder: Any
+    Where their tensors are is the keeper's business: what computes asks `residents[name].placed` first.
+    """
+
+    residents: Mapping[str, Resident]
+
+    @property
+    def encoder(self) -> Any:
+        return self.residents["encoder"].network
+
+    @property
+    def st_unet(self) -> Any:
+        return self.residents["st_unet"].network
+
+    @property
+    def autoencoder(self) -> Any:
+        return self.residents["autoencoder"].network
 
 
 class Loader:
@@ -36,18 +51,30 @@ class Loader:
     def __init__(self, configuration: Configuration, folder: Path, device: torch.device, *, cache: bool) -> None:
         self._configuration, self._folder, self._device, self._cache = configuration, folder, device, cache
         self._lock = threading.Lock()
-        self._loaded: dict[str, tuple[str, Any]] = {}
+        self._loaded: dict[str, tuple[str, Resident]] = {}
 
     def networks(self, dtypes: Mapping[str, str]) -> Networks:
         """The networks in the given dtypes (by network name); each is read again only if its dtype changed."""
         with self._lock:
-            for name in architecture.NETWORKS:
-                if self._loaded.get(name, ("",))[0] != dtypes[name]:
-                    self._loaded[name] = (dtypes[name], self._load(name, dtypes[name]))
-            return Networks(**{name: self._loaded[name][1] for name in architecture.NETWORKS})
+            missing = {
+                name: architecture.build(self._configuration, name, chunked.table(self._device))
+                for name in architecture.NETWORKS
+                if self._loaded.get(name, ("",))[0] != dtypes[name]
+            }
+            place = self._place(sum(_bytes(built.network, dtypes[name]) for name, built in missing.items()))
+            for name, built in missing.items():
+                self._loaded[name] = (dtypes[name], self._load(name, built, dtypes[name], place))
+            return Networks({name: self._loaded[name][1] for name in architecture.NETWORKS})
 
-    def _load(self, name: str, dtype: str) -> torch.nn.Module:
-        built = architecture.build(self._configuration, name)
+    def _place(self, needed: int) -> torch.device:
+        """Where the networks are loaded to: the device, if they may stay there and there is room beside what is."""
+        mode, host = self._configuration.memory, torch.device("cpu")
+        if not needed or self._device.type == "cpu" or mode in ("balanced", "low"):
+            return host
+        roomy = mode == "fast" or needed + memory.SPARE <= residency.free_bytes(self._device)
+        return self._device if roomy else host
+
+    def _load(self, name: str, built: architecture.Architecture, dtype: str, place: torch.device) -> Resident:
         path = weight_file(self._folder, getattr(self._configuration.weights, name))
         with memory_advice(f"loading {path.name}"):
             network = load(
@@ -55,7 +82,15 @@ class Loader:
                 path,
                 built.layout,
                 dtype=getattr(torch, dtype),
-                device=self._device,
+                device=place,
                 cache=self._cache,
             )
-        return network.to(memory_format=torch.channels_last) if self._device.type == "cuda" else network
+        movable = self._device.type != "cpu"
+        return Resident(
+            network.to(memory_format=torch.channels_last) if movable else network, self._device, movable=movable
+        )
+
+
+def _bytes(network: torch.nn.Module, dtype: str) -> int:
+    size = getattr(torch, dtype).itemsize
+    return sum(tensor.numel() * size for tensor in [*network.parameters(), *network.buffers()])

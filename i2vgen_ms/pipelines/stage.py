@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,8 +25,13 @@ from i2vgen_ms.pipelines import arguments, delivery
 from i2vgen_ms.pipelines.networks import Loader, Networks
 from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
+from i2vgen_ms.runtime import residency
 from i2vgen_ms.runtime.device import memory_advice
+from i2vgen_ms.runtime.memory import PLANS, Need, Plan, choose
 from i2vgen_ms.runtime.sizes import latent_size
+
+# What an encoder computes with, roughly: a picture or two texts.
+ENCODING = 256 * 2**20
 
 Settings = TypeVar("Settings", bound=Configuration)
 Prepared = TypeVar("Prepared")
@@ -37,7 +42,7 @@ class Call(Generic[Settings]):
     """One call for `count` inputs: its configuration, its networks, its arguments as given, and the progress.
 
     fps: frames a second of the files. window: the most frames that the network is given at once, where that is not all
-    of them. audio: what is put into the files beside the frames.
+    of them. audio: what is put into the files beside the frames. plan: how the device's memory is used.
     """
 
     settings: Settings
@@ -48,6 +53,46 @@ class Call(Generic[Settings]):
     fps: float | Fraction
     window: int = 0
     audio: Any = None
+    plan: Plan = PLANS["fast"]
+
+    @contextmanager
+    def placed(self, name: str) -> Iterator[Any]:
+        """The network `name`, where it computes, with the room that it needs there."""
+        need = self._needs()[name]
+        batched = self.settings.diffusion.guidance.options.get("branches") == "batched"
+        workspace = need.batched if batched else need.sequential
+        # The autoencoder is small and runs as a whole.
+        stream = self.plan.stream and name != "autoencoder"
+        resident = self.networks.residents[name]
+        with resident.placed(stream=stream, keep=self.plan.keep, workspace=workspace) as network:
+            yield network
+
+    def planned(self, device: torch.device) -> Call[Settings]:
+        """The call with the plan that its memory mode means on `device`, now that its sizes are known."""
+        if device.type == "cpu":
+            return self
+        plan = choose(self.settings.memory, self._needs(), residency.available_bytes(device))
+        settings, guidance = self.settings, self.settings.diffusion.guidance
+        if plan.sequential and "branches" in guidance.options and self.given.get("guidance_branches") is None:
+            settings = settings.replace("diffusion.guidance", {**guidance.to_json(), "branches": "sequential"})
+        return replace(self, plan=plan, settings=settings)
+
+    def _needs(self) -> dict[str, Need]:
+        """What each network needs; a part of another package that does not say is taken to need its weights again."""
+        channels, frames, rows, columns = self.latent_shape()
+        frames, factor = min(frames, self.window or frames), self.networks.autoencoder.factor
+        count = min(self.count, self.settings.batch_size)
+        needs = {name: Need(one.nbytes, one.nbytes, one.nbytes) for name, one in self.networks.residents.items()}
+        if hasattr(self.networks.st_unet, "activation_bytes"):
+            one, two = (
+                self.networks.st_unet.activation_bytes((branches * count, channels, frames, rows, columns))
+                for branches in (1, 2)
+            )
+            needs["st_unet"] = replace(needs["st_unet"], batched=two, sequential=one)
+        if hasattr(self.networks.autoencoder, "activation_bytes"):
+            size = self.networks.autoencoder.activation_bytes(rows * factor, columns * factor)
+            needs["autoencoder"] = replace(needs["autoencoder"], batched=size, sequential=size)
+        return needs | {"encoder": replace(needs["encoder"], batched=ENCODING, sequential=ENCODING)}
 
     def on_step(self, step: Step) -> None:
         self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0))
@@ -157,6 +202,7 @@ class Stage(ABC, Generic[Settings, Prepared]):
                 call.settings.output, wanted, fps=call.fps, output_type=kind, seed=seed, audio=call.audio
             )
             writers = [writer and stack.enter_context(writer) for writer in opened]
+            call = call.planned(self.device)
             sampled = self._latents(prepared, call, span)
             kept = [
                 delivery.deliver(self._decode(one, call), writer, kind)
@@ -169,17 +215,14 @@ class Stage(ABC, Generic[Settings, Prepared]):
     def _decode(latents: Tensor, call: Call[Settings]) -> Iterator[Tensor]:
         """Chunks of frames `f h w c`, cropped to the video's size, of the latents `c f h w` of one video."""
         output, done = call.settings.output, 0
-        chunks = call.networks.autoencoder.decode(rearrange(latents, "c f h w -> 1 f h w c"))
-        while True:
-            with memory_advice("decoding"):
-                chunk = next(chunks, None)
-            if chunk is None:
-                return
-            frames = chunk[0, :, : output.height, : output.width]
-            if not torch.isfinite(frames).all():
-                raise NonFiniteError(
-                    f"decoding: NaN or infinity after frame {done}; try dtype 'float32' for the autoencoder"
-                )
-            done += len(frames)
-            call.reporter.report(Progress("decoding", done, latents.shape[1]))
-            yield frames
+        with memory_advice("decoding"), call.placed("autoencoder") as autoencoder:
+            chunks = autoencoder.decode(rearrange(latents, "c f h w -> 1 f h w c"))
+            while (chunk := next(chunks, None)) is not None:
+                frames = chunk[0, :, : output.height, : output.width]
+                if not torch.isfinite(frames).all():
+                    raise NonFiniteError(
+                        f"decoding: NaN or infinity after frame {done}; try dtype 'float32' for the autoencoder"
+                    )
+                done += len(frames)
+                call.reporter.report(Progress("decoding", done, latents.shape[1]))
+                yield frames

@@ -57,7 +57,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             text: what the video should show, for inputs that are no dict.
             seed, steps, sampler, spacing, guidance_scale, guidance_rescale, guidance_branches, timestep_rounding,
                 width, height, fps, fit, max_frames, long_clips, overlap, strength, start_scale, posterior,
-                negative_prompt, prompt_suffix: the configuration's value for this call. fps 'source' keeps the clip's
+                negative_prompt, prompt_suffix, memory: the configuration's value for this call. fps 'source' keeps the clip's
                 rate, and with it the sound; prompt_suffix '' adds nothing to the text.
             window: True, or how many frames windows overlap: long clips are worked on in overlapping windows of
                 max_frames and blended, instead of being cut.
@@ -141,25 +141,25 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             fresh = noise.initial(tuple(latents.shape), generators[0], settings.diffusion.offset_noise)
             noised = schedule.add_noise(latents, first, fresh.to(latents))
         x = noised.to(self.device) * start_scale(schedule, first, settings.start.scale)
-        network = windowed(call.networks.st_unet, window=call.window, overlap=settings.input.overlap)
-        return sample(
-            network,
-            settings.diffusion,
-            x,
-            positive=positive,
-            negative=negative,
-            generators=generators,
-            on_step=call.on_step,
-            first_timestep=first,
-            brownian_seed=call.given.get("brownian_seed"),
-        )
+        with call.placed("st_unet") as network:
+            return sample(
+                windowed(network, window=call.window, overlap=settings.input.overlap),
+                settings.diffusion,
+                x,
+                positive=positive,
+                negative=negative,
+                generators=generators,
+                on_step=call.on_step,
+                first_timestep=first,
+                brownian_seed=call.given.get("brownian_seed"),
+            )
 
     def _conditions(
         self, text: str, call: Call[VideoToVideoConfiguration]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        encoder, prompt = call.networks.encoder, call.settings.prompt
+        prompt = call.settings.prompt
         # The user's words come first, so those that are cut are the ones after as many as the encoder keeps.
-        cut = text.split()[len(encoder.fit(text + prompt.suffix).kept) :]
+        cut = text.split()[len(call.networks.encoder.fit(text + prompt.suffix).kept) :]
         if cut:
             warnings.warn(
                 f"the text is longer than the encoder reads, and these words of it are cut: {' '.join(cut)!r}; "
@@ -167,15 +167,14 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
                 ClipWarning,
                 stacklevel=2,
             )
-        with memory_advice("encoding the text"):
+        with memory_advice("encoding the text"), call.placed("encoder") as encoder:
             tokens = encoder([text + prompt.suffix, prompt.negative]).float()
         return {"text": tokens[:1]}, {"text": tokens[1:]}
 
     def _encode(self, clip: Clip, call: Call[VideoToVideoConfiguration], generator: Generator) -> Tensor:
         """The clip's latents `1 c f h w`, padded to the size that the network takes."""
-        output, autoencoder = call.settings.output, call.networks.autoencoder
-        parts = []
-        with memory_advice("encoding the clip"):
+        output, parts = call.settings.output, []
+        with memory_advice("encoding the clip"), call.placed("autoencoder") as autoencoder:
             for pixels in fit_chunks(clip.frames, call.settings.input.fit, width=output.width, height=output.height):
                 parts.append(autoencoder.encode(_padded(pixels, autoencoder.factor)[None]))
         mean = torch.cat([part.mean for part in parts], dim=1)

@@ -54,7 +54,9 @@ class StageModel(TorchModel):
                 "device_map and cfg_dict are not supported; use device, and the folder's configuration.json"
             )
         arguments.check_names(settings, self.TASK)
-        core = pipelines.load(os.fspath(model_dir), device=placed(device), dtype=dtype, cache=cache)
+        core = pipelines.load(
+            os.fspath(model_dir), device=placed(device), dtype=dtype, cache=cache, memory=settings.get("memory")
+        )
         if core.configuration.task != self.TASK:
             raise ConfigurationError(
                 f"{model_dir} holds a model of the task {core.configuration.task!r}, not {self.TASK!r}"

@@ -53,6 +53,6 @@ def memory_advice(stage: str) -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     raise OutOfMemoryError(
-        f"out of memory while {stage}; use fewer frames (num_frames), a smaller width and height, dtype 'float16' on "
-        f"CUDA, or guidance branches 'sequential' ({str(shortage).splitlines()[0] if str(shortage) else 'no details'})"
+        f"out of memory while {stage}; on CUDA use memory 'low' or dtype 'float16', or else fewer frames and a smaller "
+        f"width and height ({str(shortage).splitlines()[0] if str(shortage) else 'no details'})"
     ) from shortage

@@ -7,7 +7,7 @@ that is the schedule's business). It knows nothing of prompts, pictures, sampler
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -22,6 +22,11 @@ from i2vgen_ms.st_unet.residual import RESIDUAL_NORM_EPS, ResidualBlock
 from i2vgen_ms.st_unet.transformer import SpatialTransformer
 from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution
 from i2vgen_ms.tensors.ops import Ops
+
+
+# The peak of a forward in activations of the finest level, measured with the operations of runtime.chunked; skips are
+# about a third of it.
+ACTIVATIONS = 14
 
 
 class TemporalChoice(Protocol):
@@ -185,6 +190,23 @@ class SpatioTemporalUNet(nn.Module):
         """The type of the weights, which the activations have too."""
         return self.stem.weight.dtype
 
+    def blocks(self) -> Iterator[nn.Module]:
+        """The modules that hold almost all weights, in the order in which `forward` runs them."""
+        for level in cast(Iterable[_Level], self.down):
+            yield from level.stages
+            if level.resample is not None:
+                yield level.resample
+        yield from (self.middle_in, self.middle_out)
+        for level in cast(Iterable[_Level], reversed(self.up)):
+            yield from level.stages
+            if level.resample is not None:
+                yield level.resample
+
+    def activation_bytes(self, latents: tuple[int, int, int, int, int]) -> int:
+        """An estimate of what `forward` needs beside the weights for latents `b c f h w`."""
+        b, _, f, h, w = latents
+        return ACTIVATIONS * b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
+
     def takes(self, height: int, width: int) -> bool:
         """Whether latents of this size pass the levels and meet their skips at equal size."""
         rows, columns = self.padding
@@ -229,25 +251,25 @@ class SpatioTemporalUNet(nn.Module):
         if not skip_temporal:
             y = self.stem_temporal(y, shared)
 
-        skips = [y]
+        # What is alive stands in this list alone, so that memory is free again as soon as it can be.
+        alive = [y]
+        del y
         for level in cast(Iterable[_Level], self.down):
             for stage in level.stages:
-                y = stage(y, embedding, context, shared, skip_temporal)
-                skips.append(y)
+                alive.append(stage(alive[-1], embedding, context, shared, skip_temporal))
             if level.resample is not None:
-                y = level.resample(y)
-                skips.append(y)
+                alive.append(level.resample(alive[-1]))
 
-        y = self.middle_in(y, embedding, context, shared, skip_temporal)
-        y = self.middle_out(y, embedding, skip_temporal)
+        alive.append(self.middle_in(alive[-1], embedding, context, shared, skip_temporal))
+        alive.append(self.middle_out(alive.pop(), embedding, skip_temporal))
 
         for level in cast(Iterable[_Level], reversed(self.up)):
             for stage in level.stages:
-                y = stage(torch.cat([y, skips.pop()], dim=-1), embedding, context, shared, skip_temporal)
+                alive.append(stage(_joined(alive), embedding, context, shared, skip_temporal))
             if level.resample is not None:
-                y = level.resample(y)
+                alive.append(level.resample(alive.pop()))
 
-        y = self.head(self.head_norm(y, silu=True))
+        y = self.head(self.head_norm(alive.pop(), silu=True))
         return rearrange(y, "b f h w c -> b c f h w").to(x.dtype)
 
     def _conditions(
@@ -275,3 +297,8 @@ class SpatioTemporalUNet(nn.Module):
                 f"latents of {x.shape[3]}x{x.shape[4]} (rows x columns) cannot be halved {self.level_count - 1} times; "
                 "pad them to a size that does (see runtime.sizes)"
             )
+
+
+def _joined(alive: list[Tensor]) -> Tensor:
+    """What came up and the skip that waits for it, side by side; the list holds neither afterwards."""
+    return torch.cat([alive.pop(), alive.pop()], dim=-1)

@@ -59,7 +59,8 @@ def over_frames(attention: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor
 
     One video at a time, because only then is `n f heads d` a view of the layout and nothing is copied.
     """
-    videos = (
-        attention(*(rearrange(t, "f n heads d -> n f heads d") for t in video)) for video in zip(q, k, v, strict=True)
-    )
-    return torch.stack([rearrange(video, "n f heads d -> f n heads d") for video in videos])
+    videos = [
+        rearrange(attention(*(rearrange(t, "f n heads d -> n f heads d") for t in video)), "n f heads d -> f n heads d")
+        for video in zip(q, k, v, strict=True)
+    ]
+    return torch.stack(videos) if len(videos) > 1 else videos[0].unsqueeze(0)

@@ -59,6 +59,11 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return value * F.gelu(gate)
 
 
+def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
+    """The gated feed-forward layer on `x: ... i`: `geglu` to a width h, then Linear; weights `2h i` and `o h`."""
+    return F.linear(geglu(x, weight_in, bias_in), weight_out, bias_out)
+
+
 @dataclass(frozen=True)
 class Ops:
     """What a network calls for its heavy work. The defaults are the plain definitions of this module."""
@@ -69,7 +74,7 @@ class Ops:
     layer_norm: Callable[..., Tensor] = layer_norm
     conv_spatial: Callable[..., Tensor] = conv_spatial
     conv_temporal: Callable[..., Tensor] = conv_temporal
-    geglu: Callable[..., Tensor] = geglu
+    feed_forward: Callable[..., Tensor] = feed_forward
 
     def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over frames at every place; q, k, v and the result `b f n heads d`."""

@@ -129,7 +129,7 @@ def test_every_argument_of_a_call_has_an_option(command: Any) -> None:
     task = command.__name__.rpartition(".")[2].replace("_", "-")
     wanted = set(arguments.names(task)) - {"output_type"}  # the command writes files
     assert wanted <= there
-    assert set(command.CALL) | {"dtype"} == wanted
+    assert set(command.CALL) | {"dtype", "memory"} == wanted
 
 
 def test_every_argument_of_both_stages_has_an_option() -> None:

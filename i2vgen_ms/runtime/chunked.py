@@ -1,0 +1,51 @@
+"""The table of operations for CUDA devices: what would need much memory for a moment is done in parts.
+
+Each function is that of `tensors.ops` on slices that do not see each other. What it knows of memory is one limit.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors.ops import Ops
+
+# Bytes of the largest intermediate result. Large enough that every part keeps the whole chip busy.
+LIMIT = 256 * 2**20
+
+
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, per_frame: bool, silu: bool = False
+) -> Tensor:
+    """`ops.group_norm`, some groups at a time, as they are independent, written to `b f h w c` at once."""
+    count = max(1, min(groups, LIMIT // max(1, x.nbytes // groups)))
+    if count >= groups:
+        return ops.group_norm(x, weight, bias, groups=groups, eps=eps, per_frame=per_frame, silu=silu)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    width = x.shape[-1] // groups
+    for first in range(0, groups, count):
+        last = min(groups, first + count)
+        part = slice(first * width, last * width)
+        out[..., part] = ops.group_norm(
+            x[..., part], weight[part], bias[part], groups=last - first, eps=eps, per_frame=per_frame, silu=silu
+        )
+    return out
+
+
+def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
+    """`ops.feed_forward`, some tokens at a time."""
+    tokens = x.reshape(-1, x.shape[-1])
+    count = max(1, LIMIT // (weight_in.shape[0] * x.element_size()))
+    if count >= len(tokens):
+        return ops.feed_forward(x, weight_in, bias_in, weight_out, bias_out)
+    out = tokens.new_empty(len(tokens), weight_out.shape[0])
+    for first in range(0, len(tokens), count):
+        part = slice(first, first + count)
+        out[part] = ops.feed_forward(tokens[part], weight_in, bias_in, weight_out, bias_out)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def table(device: torch.device) -> Ops:
+    """The operations for inference on a device; on the CPU the plain ones, which change no number."""
+    return Ops(group_norm=group_norm, feed_forward=feed_forward) if device.type == "cuda" else Ops()

@@ -1,0 +1,67 @@
+"""Memory modes: what a call does to fit the device's memory, and which of them `auto` picks.
+
+Given the sizes of the networks and of what they compute with. It moves nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["auto", "fast", "balanced", "low"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one call does.
+
+    keep: networks stay on the device after use, until another pipeline needs the room; otherwise each is there only
+    while it works. sequential: the guidance branches run one after the other. stream: the ST-UNet and the encoder come
+    to the device block by block.
+    """
+
+    mode: str
+    keep: bool
+    sequential: bool
+    stream: bool
+
+
+PLANS = {
+    "fast": Plan("fast", keep=True, sequential=False, stream=False),
+    "balanced": Plan("balanced", keep=False, sequential=True, stream=False),
+    "low": Plan("low", keep=False, sequential=True, stream=True),
+}
+# The estimates below leave out small tensors, chunks of work, the allocator's gaps and the libraries' workspaces.
+MARGIN = 1.1
+SPARE = 512 * 2**20
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes: of a network's weights, and of what it computes with when guidance is batched and when it is not."""
+
+    weights: int
+    batched: int
+    sequential: int
+
+
+def choose(mode: str, needs: Mapping[str, Need], available: int) -> Plan:
+    """The plan of a mode; for `auto` the fastest one that fits into the available bytes.
+
+    needs: of each network. available: bytes of the device that the call can have.
+    """
+    if mode != "auto":
+        return PLANS[mode]
+    if required("fast", needs) <= available:
+        return PLANS["fast"]
+    return PLANS["balanced" if required("balanced", needs) <= available else "low"]
+
+
+def required(mode: str, needs: Mapping[str, Need]) -> int:
+    """Bytes of the device that a call in the mode `fast` or `balanced` is estimated to need."""
+    if mode == "fast":
+        bare = sum(need.weights for need in needs.values()) + max(need.batched for need in needs.values())
+    else:
+        bare = max(need.weights + need.sequential for need in needs.values())
+    return int(bare * MARGIN) + SPARE

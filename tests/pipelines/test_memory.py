@@ -1,0 +1,112 @@
+"""Memory modes through whole calls: the same video in each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.pipelines import ImageToVideo, load, stage
+from i2vgen_ms.runtime import residency
+from i2vgen_ms.runtime.memory import PLANS
+from i2vgen_ms.runtime.residency import Resident
+
+CALL: dict[str, Any] = {"steps": 2, "seed": 3, "output_type": "pt", "progress": False}
+
+
+@pytest.mark.parametrize("mode", ["auto", *PLANS])
+def test_on_the_cpu_no_mode_changes_a_number(pipe: ImageToVideo, picture: np.ndarray, mode: str) -> None:
+    wanted = pipe(picture, **CALL).tensor
+    assert torch.equal(pipe(picture, memory=mode, **CALL).tensor, wanted)
+
+
+def test_an_unknown_mode_is_refused(pipe: ImageToVideo, folder: Path, picture: np.ndarray) -> None:
+    with pytest.raises(ArgumentError, match=r"memory='hight'.*'fast'"):
+        pipe(picture, memory="hight", **CALL)
+    with pytest.raises(ArgumentError, match="memory"):
+        load(folder, device="cpu", memory="lowest")
+
+
+@pytest.fixture
+def moving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ImageToVideo]:
+    """A pipeline whose networks move, to other memory of the host, as they do on a CUDA device."""
+    monkeypatch.setattr(residency, "free_bytes", lambda device: 10**12)
+    pipe = load(folder, device="cpu")
+    loaded = pipe._loader._loaded
+    for name, (dtype, resident) in loaded.items():
+        loaded[name] = (dtype, Resident(resident.network, pipe.device, movable=True))
+    planned = stage.Call.planned
+
+    class Cuda:
+        type = "cuda"
+
+    monkeypatch.setattr(stage.Call, "planned", lambda self, device: planned(self, Cuda()))  # type: ignore[arg-type]
+    return pipe
+
+
+@pytest.mark.parametrize("mode", PLANS)
+def test_every_mode_makes_the_same_video(
+    moving: ImageToVideo, pipe: ImageToVideo, picture: np.ndarray, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branches = "sequential" if PLANS[mode].sequential else "batched"
+    wanted = pipe(picture, guidance_branches=branches, **CALL).tensor
+    seen = where(moving, monkeypatch)
+    assert torch.equal(moving(picture, memory=mode, **CALL).tensor, wanted)
+    there = {"fast": {"encoder", "st_unet", "autoencoder"}, "balanced": set(), "low": set()}[mode]
+    assert {name for name, one in moving.networks.residents.items() if one.on_device} == there
+    assert seen == {"fast": [True] * 3, "balanced": [True] * 3, "low": [False, False, True]}[mode]
+
+
+def where(pipe: ImageToVideo, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Fills with whether each network is there as a whole at its first use."""
+    seen: list[bool] = []
+    for one in pipe.networks.residents.values():
+        module = getattr(one.network, "decoder", one.network)
+        done: list[bool] = []
+
+        def look(module: Any, args: Any, one: Resident = one, done: list[bool] = done) -> None:
+            if not done:
+                done.append(True)
+                seen.append(one.on_device)
+
+        module.register_forward_pre_hook(look)
+    return seen
+
+
+def test_branches_that_the_call_asks_for_are_kept(moving: ImageToVideo, picture: np.ndarray) -> None:
+    batches: list[int] = []
+    moving.networks.st_unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    moving(picture, memory="balanced", guidance_branches="batched", **CALL)
+    moving(picture, memory="balanced", **CALL)
+    assert batches == [2, 2, 1, 1, 1, 1]
+
+
+def test_auto_follows_the_free_memory(
+    moving: ImageToVideo, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(stage, "choose", lambda mode, needs, free: chosen.append(free) or PLANS["fast"])
+    monkeypatch.setattr(residency, "available_bytes", lambda device: 12345)
+    moving(picture, **CALL)
+    assert chosen == [12345]
+
+
+def test_two_pipelines_take_turns_on_a_small_device(
+    folder: Path, moving: ImageToVideo, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = load(folder, device="cpu")
+    loaded = second._loader._loaded
+    for name, (dtype, resident) in loaded.items():
+        loaded[name] = (dtype, Resident(resident.network, second.device, movable=True))
+    both = [*moving.networks.residents.values(), *second.networks.residents.values()]
+    size = sum(one.nbytes for one in moving.networks.residents.values()) + 2**30
+    monkeypatch.setattr(residency, "free_bytes", lambda device: size - sum(one.nbytes for one in both if one.on_device))
+    wanted = moving(picture, memory="fast", **CALL).tensor
+    assert torch.equal(second(picture, memory="fast", **CALL).tensor, wanted)
+    assert torch.equal(moving(picture, memory="fast", **CALL).tensor, wanted)
+    assert sum(one.nbytes for one in both if one.on_device) <= size

@@ -1,0 +1,46 @@
+"""What is done in parts is what would be done at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from i2vgen_ms.runtime import chunked
+from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors.ops import Ops
+from tests.oracle import relative_error
+from tests.runtime.small import inputs, small_network
+
+
+@pytest.mark.parametrize("limit", [1, 3000, 10**9])
+@pytest.mark.parametrize("per_frame", [True, False])
+def test_group_norm(monkeypatch: pytest.MonkeyPatch, limit: int, per_frame: bool) -> None:
+    monkeypatch.setattr(chunked, "LIMIT", limit)
+    x, weight, bias = torch.randn(2, 3, 4, 5, 24), torch.randn(24), torch.randn(24)
+    options = {"groups": 8, "eps": 1e-5, "per_frame": per_frame, "silu": True}
+    out = chunked.group_norm(x, weight, bias, **options)
+    # torch's CPU kernel sums in another order for other strides; the CUDA kernel gives the same bits.
+    assert relative_error(out, ops.group_norm(x, weight, bias, **options)) <= 1e-6
+    assert limit > 10**6 or out.is_contiguous()
+
+
+@pytest.mark.parametrize("limit", [1, 5000, 10**9])
+def test_feed_forward(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(chunked, "LIMIT", limit)
+    x, first = torch.randn(2, 7, 8), torch.nn.Linear(8, 64).requires_grad_(False)
+    second = torch.nn.Linear(32, 8).requires_grad_(False)
+    weights = (first.weight, first.bias, second.weight, second.bias)
+    got, wanted = chunked.feed_forward(x, *weights), ops.feed_forward(x, *weights)
+    assert got.shape == wanted.shape
+    assert relative_error(got, wanted) <= 1e-6
+
+
+def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunked, "LIMIT", 2000)
+    wanted = small_network()(**inputs())
+    got = small_network(chunked.table(torch.device("cuda")))(**inputs())
+    assert 0 < relative_error(got, wanted) <= 1e-5 or torch.equal(got, wanted)
+
+
+def test_on_the_cpu_the_operations_are_the_plain_ones() -> None:
+    assert chunked.table(torch.device("cpu")) == Ops()
