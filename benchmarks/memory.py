@@ -52,10 +52,12 @@ class Driver:
         while not self._stop.wait(0.005):
             self.peak = max(self.peak, self.total - torch.cuda.mem_get_info(0)[0] - self.before)
 
-    def stop(self) -> int:
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
-        return self.peak
 
 
 class Clock:
@@ -98,16 +100,16 @@ def measure(folder: Path, job: str, mode: str, steps: int | None) -> dict[str, A
     from i2vgen_ms.pipelines import load
 
     warnings.simplefilter("ignore")
-    driver, row, chosen = Driver(), dict[str, Any](), list[str]()
+    row, chosen = dict[str, Any](), list[str]()
     picture = np.random.default_rng(0).integers(0, 256, (512, 768, 3), dtype=np.uint8)
     video: Any = np.random.default_rng(0).integers(0, 256, (32, 256, 448, 3), dtype=np.uint8)
-    _watch_plans(chosen)
-    started = time.monotonic()
     tasks = {"stage-1": ["image-to-video"], "stage-2": ["video-to-video"]}.get(job, list(STEPS))
-    pipes = {task: load(folder / task, device="cuda:0", memory=mode) for task in tasks}
-    row["load s"] = time.monotonic() - started
-    with tempfile.TemporaryDirectory() as out:
+    _watch_plans(chosen)
+    with Driver() as driver, tempfile.TemporaryDirectory() as out:
         started, missing = time.monotonic(), 0.0
+        pipes = {task: load(folder / task, device="cuda:0", memory=mode) for task in tasks}
+        row["load s"] = time.monotonic() - started
+        started = time.monotonic()
         for task, pipe in pipes.items():
             name, source = f"{out}/{task}.mp4", picture if task == "image-to-video" else video
             clock = Clock()
@@ -118,7 +120,7 @@ def measure(folder: Path, job: str, mode: str, steps: int | None) -> dict[str, A
         row["run s"] = time.monotonic() - started
         row["whole s"] = row["run s"] + missing
     row["torch GiB"] = torch.cuda.max_memory_allocated() / GIB
-    row["device GiB"] = driver.stop() / GIB
+    row["device GiB"] = driver.peak / GIB
     row["plans"] = "+".join(chosen)
     return row
 
@@ -134,7 +136,7 @@ def _watch_plans(chosen: list[str]) -> None:
         chosen.append(plan.mode)
         return plan
 
-    stage.choose = noting
+    stage.choose = noting  # type: ignore[assignment]
 
 
 def main() -> int:

@@ -5,6 +5,8 @@ Each function is that of `tensors.ops` on slices that do not see each other. Wha
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from i2vgen_ms.tensors.ops import Ops
 
 # Bytes of the largest intermediate result. Large enough that every part keeps the whole chip busy.
 LIMIT = 256 * 2**20
+# What a transformer block makes of its input for a moment, in the input's size: the gated feed-forward's first layer.
+BLOCK_ACTIVATIONS = 8
 
 
 def group_norm(
@@ -33,6 +37,19 @@ def group_norm(
     return out
 
 
+def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
+    """`ops.in_parts`, some places along the axis at a time."""
+    first = inputs[0]
+    count = max(1, LIMIT // (BLOCK_ACTIVATIONS * max(1, first.nbytes // first.shape[axis])))
+    if count >= first.shape[axis]:
+        return function(*inputs)
+    out = torch.empty_like(first)
+    for start in range(0, first.shape[axis], count):
+        length = min(count, first.shape[axis] - start)
+        out.narrow(axis, start, length).copy_(function(*(one.narrow(axis, start, length) for one in inputs)))
+    return out
+
+
 def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
     """`ops.feed_forward`, some tokens at a time."""
     tokens = x.reshape(-1, x.shape[-1])
@@ -48,4 +65,4 @@ def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tens
 
 def table(device: torch.device) -> Ops:
     """The operations for inference on a device; on the CPU the plain ones, which change no number."""
-    return Ops(group_norm=group_norm, feed_forward=feed_forward) if device.type == "cuda" else Ops()
+    return Ops(group_norm=group_norm, feed_forward=feed_forward, in_parts=in_parts) if device.type == "cuda" else Ops()

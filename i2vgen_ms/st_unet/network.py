@@ -23,10 +23,9 @@ from i2vgen_ms.st_unet.transformer import SpatialTransformer
 from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution
 from i2vgen_ms.tensors.ops import Ops
 
-
 # The peak of a forward in activations of the finest level, measured with the operations of runtime.chunked; skips are
 # about a third of it.
-ACTIVATIONS = 14
+ACTIVATIONS = 11
 
 
 class TemporalChoice(Protocol):

@@ -38,8 +38,12 @@ class TemporalTransformer(nn.Module):
 
     def forward(self, x: Tensor, shared: None = None) -> Tensor:
         tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> b f (h w) c")
-        tokens = self.block(tokens, self.ops.attend_over_frames)
+        tokens = self.ops.in_parts(self._attend, tokens, axis=2)
         return x + self.project_out(rearrange(tokens, "b f (h w) c -> b f h w c", h=x.shape[2]))
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.block(tokens, self.ops.attend_over_frames)
+        return out
 
 
 class FramePositions(NamedTuple):

@@ -95,5 +95,9 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """`x: b f h w c`, `context: (b f) n d`."""
         tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> (b f) (h w) c")
-        tokens = self.block(tokens, self.ops.attention, context)
+        tokens = self.ops.in_parts(self._attend, tokens, context, axis=0)
         return x + self.project_out(rearrange(tokens, "(b f) (h w) c -> b f h w c", b=x.shape[0], h=x.shape[2]))
+
+    def _attend(self, tokens: Tensor, context: Tensor) -> Tensor:
+        out: Tensor = self.block(tokens, self.ops.attention, context)
+        return out

@@ -64,6 +64,14 @@ def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tens
     return F.linear(geglu(x, weight_in, bias_in), weight_out, bias_out)
 
 
+def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
+    """`function(*inputs)`, whose output has the first input's shape, and of which no place along `axis` sees another.
+
+    So it may be computed some places at a time; here it is computed at once.
+    """
+    return function(*inputs)
+
+
 @dataclass(frozen=True)
 class Ops:
     """What a network calls for its heavy work. The defaults are the plain definitions of this module."""
@@ -75,6 +83,7 @@ class Ops:
     conv_spatial: Callable[..., Tensor] = conv_spatial
     conv_temporal: Callable[..., Tensor] = conv_temporal
     feed_forward: Callable[..., Tensor] = feed_forward
+    in_parts: Callable[..., Tensor] = in_parts
 
     def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over frames at every place; q, k, v and the result `b f n heads d`."""

@@ -35,8 +35,24 @@ def test_feed_forward(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     assert relative_error(got, wanted) <= 1e-6
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+@pytest.mark.parametrize("limit", [1, 3000, 10**9])
+def test_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int, axis: int) -> None:
+    monkeypatch.setattr(chunked, "LIMIT", limit)
+    x, y = torch.randn(5, 3, 7, 4), torch.randn(5, 1, 7, 4)
+    sizes: list[int] = []
+
+    def function(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        sizes.append(x.shape[axis])
+        return x * y
+
+    assert torch.equal(chunked.in_parts(function, x, y, axis=axis), x * y)
+    assert sum(sizes) == x.shape[axis]
+    assert (len(sizes) > 1) == (limit < 10**6)
+
+
 def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "LIMIT", 2000)
+    monkeypatch.setattr(chunked, "LIMIT", 2000)  # parts of every kind
     wanted = small_network()(**inputs())
     got = small_network(chunked.table(torch.device("cuda")))(**inputs())
     assert 0 < relative_error(got, wanted) <= 1e-5 or torch.equal(got, wanted)

@@ -51,19 +51,15 @@ def test_low_leaves_the_device_as_it_was(folder: Path, picture: np.ndarray) -> N
     assert torch.cuda.memory_allocated() == before
 
 
-def test_an_idle_pipeline_gives_way(folder: Path, picture: np.ndarray, share: None) -> None:
-    first = load(folder, device="cuda:0", memory="fast")
+def test_an_idle_pipeline_gives_way(folder: Path, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (load(folder, device="cuda:0", memory="fast") for _ in range(2))
     wanted = first(picture, **CALL).tensor
-    weights = sum(one.nbytes for one in first.networks.residents.values())
-    second = load(folder, device="cuda:0", memory="fast")
-    second(picture, **CALL)
-    total = torch.cuda.get_device_properties(DEVICE).total_memory
-    torch.cuda.empty_cache()
-    # Not enough for what a call is estimated to need beside both.
-    torch.cuda.set_per_process_memory_fraction((2 * weights + 2**20) / total)
+    free = residency.free_bytes(DEVICE)
+    monkeypatch.setattr(residency, "free_bytes", lambda device: 0)
     assert torch.equal(second(picture, **CALL).tensor, wanted)
     assert not any(one.on_device for one in first.networks.residents.values())
-    torch.cuda.set_per_process_memory_fraction(1.0)
+    monkeypatch.undo()
+    assert residency.free_bytes(DEVICE) > free
     assert torch.equal(first(picture, **CALL).tensor, wanted)
 
 
