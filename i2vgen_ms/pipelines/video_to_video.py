@@ -57,8 +57,8 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             text: what the video should show, for inputs that are no dict.
             seed, steps, sampler, spacing, guidance_scale, guidance_rescale, guidance_branches, timestep_rounding,
                 width, height, fps, fit, max_frames, long_clips, overlap, strength, start_scale, posterior,
-                negative_prompt, prompt_suffix, memory: the configuration's value for this call. fps 'source' keeps the clip's
-                rate, and with it the sound; prompt_suffix '' adds nothing to the text.
+                negative_prompt, prompt_suffix, memory: the configuration's value for this call. fps 'source' keeps the
+                clip's rate, and with it the sound; prompt_suffix '' adds nothing to the text.
             window: True, or how many frames windows overlap: long clips are worked on in overlapping windows of
                 max_frames and blended, instead of being cut.
             noised_latents: the noised latents `1 c f h w`, used instead of the clip's own.
@@ -158,12 +158,10 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         self, text: str, call: Call[VideoToVideoConfiguration]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         prompt = call.settings.prompt
-        # The user's words come first, so those that are cut are the ones after as many as the encoder keeps.
-        cut = text.split()[len(call.networks.encoder.fit(text + prompt.suffix).kept) :]
+        cut = call.networks.encoder.fit(text).cut  # the suffix comes after the text, and takes no room from it
         if cut:
             warnings.warn(
-                f"the text is longer than the encoder reads, and these words of it are cut: {' '.join(cut)!r}; "
-                "shorten it, or give prompt_suffix=''",
+                f"the text is longer than the encoder reads: shorten it; these words are cut: {' '.join(cut)!r}",
                 ClipWarning,
                 stacklevel=2,
             )
