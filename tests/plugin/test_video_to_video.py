@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 import torch
 
 from i2vgen_ms import demo, plugin
-from i2vgen_ms.errors import ArgumentError, ConfigurationError
+from i2vgen_ms.errors import ArgumentError, ConfigurationError, I2VGenError
 from i2vgen_ms.hub import cache
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.pipelines import load
@@ -153,6 +155,67 @@ def test_through_the_functions_of_modelscopes_server(pipe2, clip):
     }
     result = call_pipeline_with_json({"task_name": pipe2.group_key}, pipe2, body)
     assert base64.b64decode(as_json(pipe2.group_key, result)["output_video"])[4:8] == b"ftyp"
+
+
+def test_compile_is_not_silently_ignored(modelscope, folder):
+    with pytest.raises(ArgumentError, match="compile"):
+        modelscope.pipeline("video-to-video", str(folder), device="cpu", compile=True)
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "gpu"])
+def test_without_cuda_a_gpu_becomes_the_cpu_with_one_warning(modelscope, folder, device):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.warns(plugin.DeviceWarning, match="running on the CPU") as caught:
+        pipe = modelscope.pipeline("video-to-video", str(folder), device=device)
+    assert len(caught) == 1
+    assert pipe.device.type == pipe.model.device.type == "cpu"
+
+
+def test_a_call_leaves_the_process_as_it_was(modelscope, folder, clip, monkeypatch):
+    def refuse(device):
+        raise AssertionError("the current device was changed")
+
+    def state():
+        generators = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+        return *generators, dict(os.environ), torch.backends.cudnn.deterministic, torch.get_num_threads()
+
+    monkeypatch.setattr(torch.cuda, "set_device", refuse)
+    before = state()
+    pipe = modelscope.pipeline("video-to-video", str(folder), device="cpu")
+    first = pipe({"video_path": clip, "text": "a boat"}, steps=2, progress=False)
+    assert state() == before
+    assert pipe({"video_path": clip, "text": "a boat"}, steps=2, progress=False) == first
+
+
+def test_code_in_a_models_folder_is_never_run(modelscope, folder, tmp_path):
+    """Also in a parent folder whose name made ModelScope trust it."""
+    place = shutil.copytree(folder, tmp_path / "damo" / "Video-to-Video")
+    marker = tmp_path / "marker"
+    (place / "ms_wrapper.py").write_text(f"open({str(marker)!r}, 'w')")
+    values = json.loads((place / "configuration.json").read_text())
+    (place / "configuration.json").write_text(json.dumps({**values, "allow_remote": True, "plugins": ["evil-plugin"]}))
+    with pytest.warns(UserWarning, match="plugins, allow_remote"):
+        modelscope.pipeline("video-to-video", str(place), device="cpu", trust_remote_code=True)
+    assert not marker.exists()
+
+
+def test_the_default_model_of_the_task(modelscope, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path))
+    shutil.copytree(folder, cache.snapshot_folder(SECOND, "master"))
+    for asked in ({"task": "video-to-video"}, {"pipeline_name": "video-to-video-pipeline"}):
+        pipe = modelscope.pipeline(device="cpu", local_files_only=True, **asked)
+        assert type(pipe) is plugin.VideoToVideoPipeline
+        assert pipe.model.model_dir == str(cache.snapshot_folder(SECOND, "master"))
+
+
+def test_a_result_that_lacks_the_video(folder, clip):
+    class Empty(plugin.VideoToVideoPipeline):
+        def postprocess(self, inputs, **parameters):
+            return {}
+
+    with pytest.raises(I2VGenError, match="the result lacks output_video"):
+        Empty(str(folder), device="cpu")(clip, **FAST)
 
 
 def test_the_model_cards_second_script(modelscope, origin, folder, picture, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import pkgutil
 import runpy
 import struct
 import subprocess
+import types
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -77,6 +78,30 @@ def attacks(marker: Path) -> dict[str, tuple[Any, str]]:
         "in an OrderedDict": (OrderedDict(a=1, b=Call(os.system, touch)), system),
         "as a dictionary key": ({Call(os.system, touch): 1}, system),
     }
+
+
+def fake_lightning(marker: Path) -> dict[str, types.ModuleType]:
+    """Modules for `sys.modules` with a class and a function to pickle; when they are unpickled, `marker` appears."""
+
+    class ModelCheckpoint:
+        def __init__(self) -> None:
+            self.best = 1
+
+        def __setstate__(self, state: object) -> None:
+            marker.touch()
+
+    def evil(*_: object) -> None:
+        marker.touch()
+
+    name = "pytorch_lightning.callbacks.model_checkpoint"
+    ModelCheckpoint.__module__ = evil.__module__ = name
+    ModelCheckpoint.__qualname__ = "ModelCheckpoint"
+    evil.__qualname__ = "evil"
+    modules = {}
+    for part in ("pytorch_lightning", "pytorch_lightning.callbacks", name):
+        modules[part] = types.ModuleType(part)
+    modules[name].__dict__.update(ModelCheckpoint=ModelCheckpoint, evil=evil)
+    return modules
 
 
 def raw(value: Any, protocol: int = 2) -> bytes:

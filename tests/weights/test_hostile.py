@@ -7,7 +7,6 @@ import io
 import pickle
 import struct
 import sys
-import types
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -101,34 +100,12 @@ def test_a_name_put_together_on_the_stack_is_seen(tmp_path: Path, marker: Path) 
         raise attempt(tmp_path, hostile.as_zip(b"\x80\x02cnumpy.testing._private.utils\nrunstring\n."))
 
 
-def _fake_lightning(marker: Path) -> dict[str, types.ModuleType]:
-    class ModelCheckpoint:
-        def __init__(self) -> None:
-            self.best = 1
-
-        def __setstate__(self, state: object) -> None:
-            marker.touch()
-
-    def evil(*_: object) -> None:
-        marker.touch()
-
-    name = "pytorch_lightning.callbacks.model_checkpoint"
-    ModelCheckpoint.__module__ = evil.__module__ = name
-    ModelCheckpoint.__qualname__ = "ModelCheckpoint"
-    evil.__qualname__ = "evil"
-    modules = {}
-    for part in ("pytorch_lightning", "pytorch_lightning.callbacks", name):
-        modules[part] = types.ModuleType(part)
-    modules[name].__dict__.update(ModelCheckpoint=ModelCheckpoint, evil=evil)
-    return modules
-
-
 @pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize("installed", [True, False])
 def test_a_lightning_checkpoint_is_read_without_lightning(
     tmp_path: Path, marker: Path, monkeypatch: pytest.MonkeyPatch, new: bool, installed: bool
 ) -> None:
-    modules = _fake_lightning(marker)
+    modules = hostile.fake_lightning(marker)
     weights = {"first_stage_model.encoder.conv_in.weight": torch.randn(3, 2, 1, 1), "model.x": torch.randn(2).half()}
     with monkeypatch.context() as patch:
         for name, module in modules.items():
