@@ -25,6 +25,7 @@ LEVELS = (
     {"runtime"},
     {"pipelines"},
     {"hub", "demo"},
+    {"training"},
     {"activation"},
     {"plugin"},
     {"cli"},

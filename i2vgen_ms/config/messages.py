@@ -6,7 +6,7 @@ not survive.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -35,12 +35,24 @@ def _sentence(item: Any, model: type[BaseModel]) -> str:
 
 def _known(model: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     """The keys of the section at `loc`."""
-    for key in loc:
-        annotation = model.model_fields[str(key)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+    models = [model]
+    for key in map(str, loc):
+        holding = [section for section in models if key in section.model_fields]
+        # A key that no section has is the number of a list's item, or the tag of one of several classes.
+        found = [section for holder in holding for section in _sections(holder.model_fields[key].annotation)]
+        models = found if holding else [section for section in models if _tagged(section, key)] or models
+    return [name for section in models for name in section.model_fields]
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The classes of sections in an annotation such as `Section`, `Section | None` or `list[Section]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for argument in get_args(annotation) for section in _sections(argument)]
+
+
+def _tagged(section: type[BaseModel], tag: str) -> bool:
+    return any(tag in get_args(field.annotation) for field in section.model_fields.values())
 
 
 def _shown(value: Any) -> str:

@@ -48,13 +48,14 @@ class _Temporal:
         return shared
 
 
-def build(configuration: Configuration, name: str, ops: Ops | None = None) -> Architecture:
+def build(configuration: Configuration, name: str, ops: Ops | None = None, *, device: str = "meta") -> Architecture:
     """The network `name` (one of NETWORKS) of a configuration, on the meta device, in evaluation mode.
 
+    device: another one gives the network the weights that its layers begin with, from torch's own random numbers.
     Raises: ConfigurationError for a part or an option that is not there.
     """
     make = {"encoder": _encoder, "st_unet": _st_unet, "autoencoder": _autoencoder}[name]
-    with torch.device("meta"):
+    with torch.device(device):
         architecture = make(getattr(configuration, name), ops or Ops())
     architecture.network.eval().requires_grad_(False)
     return architecture

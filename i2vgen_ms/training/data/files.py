@@ -1,0 +1,212 @@
+"""Files as a source: clips cut out of videos at a wanted rate and size, and pictures; decoded by worker processes.
+
+Given a list of files and what batches look like. A file that turns out to be damaged is reported with the batch and
+another one stands in for it, always the same one, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i2vgen_ms.errors import ConfigurationError, MediaError, UnreadableMediaError
+from i2vgen_ms.media.fit import fit_clip
+from i2vgen_ms.media.frames import to_pixels, to_uint8
+from i2vgen_ms.media.picture import read_picture
+from i2vgen_ms.media.video import open_video
+from i2vgen_ms.training.data.batch import Batch, Plan, Spec, rates
+from i2vgen_ms.training.data.buckets import Buckets, Size, nearest_size
+from i2vgen_ms.training.data.cache import LatentCache, Stored
+from i2vgen_ms.training.data.listing import LOCAL, Item, entries, look
+from i2vgen_ms.training.randomness import derive
+
+_MOST_DAMAGED = 16  # files in a row, after which the list is not worth more tries
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A batch on the CPU: pixels uint8 `b f h w c`, or what was stored of the clips' latents."""
+
+    pixels: Tensor | None
+    stored: Stored | None
+    captions: tuple[str, ...]
+    spec: Spec
+    skipped: tuple[tuple[str, str], ...]
+
+    def pin_memory(self) -> Decoded:
+        """What the loader calls, so that copies to the device need not wait."""
+        return replace(
+            self,
+            pixels=None if self.pixels is None else self.pixels.pin_memory(),
+            stored=None if self.stored is None else self.stored.pin_memory(),
+        )
+
+
+class FileSource:
+    """Clips of files.
+
+    Args:
+        items: the files that can be read. sizes: (width, height) of batches. seed: of their order and of the cuts.
+        workers: processes that decode. cache: of latents; with it the beginning of each clip is taken.
+        at_random: whether a clip is cut from anywhere in its file; otherwise it is its beginning.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        sizes: Sequence[Size],
+        seed: int,
+        workers: int,
+        cache: LatentCache | None = None,
+        at_random: bool = True,
+    ) -> None:
+        self.items, self.workers, self.cache = list(items), workers, cache
+        self._sizes, self._seed, self._at_random = list(sizes), seed, at_random and cache is None
+        self._buckets: dict[tuple[int, int, bool], Buckets] = {}
+        self._damaged: dict[int, str] = {}
+
+    def plan(self, number: int, count: int, spec: Spec) -> Plan:
+        """Raises: ConfigurationError when no file holds that many frames."""
+        size, indices = self._bucket(spec).batch(number, count)
+        return Plan(number, indices, replace(spec, width=size[0], height=size[1]))
+
+    def prepare(self, plan: Plan) -> Decoded:
+        if self.cache is not None:
+            stored = self.cache.load([self.items[index] for index in plan.indices], plan.spec)
+            if stored is not None:
+                return Decoded(None, stored, self._captions(plan.indices), plan.spec, ())
+        clips, used, skipped = [], [], []
+        for place, index in enumerate(plan.indices):
+            pixels, taken, lost = self._readable(index, plan, place)
+            clips.append(torch.from_numpy(pixels))
+            used.append(taken)
+            skipped += lost
+        return Decoded(torch.stack(clips), None, self._captions(used), plan.spec, tuple(skipped))
+
+    def finish(self, prepared: Decoded, device: torch.device) -> Batch:
+        batch = partial(
+            Batch,
+            captions=prepared.captions,
+            fps=rates(prepared.spec, len(prepared.captions), device),
+            still=prepared.spec.still,
+            skipped=prepared.skipped,
+        )
+        if prepared.stored is not None:
+            stored = prepared.stored.to(device)
+            return batch(pixels=None, first=to_pixels(stored.first), moments=(stored.mean, stored.logvar))
+        assert prepared.pixels is not None
+        pixels = to_pixels(prepared.pixels.to(device, non_blocking=True))
+        return batch(pixels=pixels, first=pixels[:, 0])
+
+    def pixels(self, index: int, spec: Spec, start: float | None = None) -> np.ndarray:
+        """One clip, uint8 `f h w c`, from `start` seconds of its file on (None: the beginning of its part).
+
+        Raises: MediaError for a file that is damaged or not there.
+        """
+        item = self.items[index]
+        if not item.is_video:
+            frames = read_picture(item.entry.path, limits=LOCAL)[None]
+        else:
+            frames = _cut(item, spec, item.entry.start if start is None else start)
+        return to_uint8(fit_clip(frames, "crop", width=spec.width, height=spec.height)[0])
+
+    def specs(self, spec: Spec) -> list[tuple[int, Spec]]:
+        """Every file that holds such a clip, with the size of its batch."""
+        return [(index, replace(spec, width=size[0], height=size[1])) for index, size in self._places(spec).items()]
+
+    def _captions(self, indices: Sequence[int]) -> tuple[str, ...]:
+        return tuple(self.items[index].entry.caption for index in indices)
+
+    def _readable(self, index: int, plan: Plan, place: int) -> tuple[np.ndarray, int, list[tuple[str, str]]]:
+        """A clip, its number, and the damaged files that it stands in for."""
+        places = self._places(plan.spec)
+        members = [other for other, size in places.items() if size == (plan.spec.width, plan.spec.height)]
+        skipped: list[tuple[str, str]] = []
+        for step in range(min(_MOST_DAMAGED, len(members))):
+            candidate = members[(members.index(index) + step) % len(members)]
+            if candidate not in self._damaged:
+                try:
+                    return self.pixels(candidate, plan.spec, self._start(candidate, plan, place)), candidate, skipped
+                except MediaError as error:
+                    self._damaged[candidate] = str(error)
+                    skipped.append((self.items[candidate].entry.path, str(error)))
+        raise UnreadableMediaError(
+            f"{min(_MOST_DAMAGED, len(members))} files in a row cannot be read, the last of them "
+            f"{self.items[candidate].entry.path!r}: {self._damaged[candidate]}"
+        )
+
+    def _start(self, index: int, plan: Plan, place: int) -> float:
+        item = self.items[index]
+        spare = item.end - item.entry.start - (plan.spec.frames - 1) / plan.spec.fps
+        if not self._at_random or spare <= 0:
+            return item.entry.start
+        return item.entry.start + spare * random.Random(derive(self._seed, "cut", plan.number, place)).random()
+
+    def _places(self, spec: Spec) -> dict[int, Size]:
+        """The size of the batches of every file that holds such a clip. Pictures are for batches of pictures alone."""
+        return {
+            index: nearest_size(item.width, item.height, self._sizes)
+            for index, item in enumerate(self.items)
+            if item.holds(spec.frames, spec.fps) and (spec.still or item.is_video)
+        }
+
+    def _bucket(self, spec: Spec) -> Buckets:
+        key = (spec.frames, spec.fps, spec.still)
+        if key not in self._buckets:
+            places = self._places(spec)
+            if not places:
+                what = "picture or video" if spec.still else f"video of {spec.frames} frames at {spec.fps} a second"
+                raise ConfigurationError(f"data: none of the {len(self.items)} files is a {what}; ask for fewer frames")
+            self._buckets[key] = Buckets(places, self._seed)
+        return self._buckets[key]
+
+
+def open_files(
+    path: Path,
+    *,
+    sizes: Sequence[Size],
+    seed: int,
+    workers: int,
+    held_out: int,
+    cache: LatentCache | None = None,
+) -> tuple[FileSource, FileSource, list[tuple[str, str]]]:
+    """The files to train on, those kept for validation, and (path, reason) of those that cannot be read.
+
+    held_out: how many are kept; they are chosen by a hash of their names, so that a longer list keeps most of them.
+    Raises: ConfigurationError when nothing is left to train on.
+    """
+    items, skipped = look(entries(path))
+    order = sorted(items, key=lambda item: derive(0, Path(item.entry.path).name, str(item.entry.start)))
+    kept, trained = order[:held_out], order[held_out:]
+    if not trained:
+        reasons = f", {len(skipped)} of them unreadable ({skipped[0][1]})" if skipped else ""
+        raise ConfigurationError(
+            f"data: {path}: {len(items) + len(skipped)} files{reasons}, and {held_out} held out leave none to train on"
+        )
+    make = partial(FileSource, sizes=sizes, seed=seed, workers=workers)
+    return make(trained, cache=cache), make(kept or trained, at_random=False), skipped
+
+
+def _cut(item: Item, spec: Spec, start: float) -> np.ndarray:
+    """The frames nearest to `start`, `start + 1/fps`, ... seconds, uint8 `f h w 3`."""
+    assert item.fps is not None
+    wanted = [round((start + frame / spec.fps) * item.fps) for frame in range(spec.frames)]
+    frames: dict[int, np.ndarray] = {}
+    with open_video(item.entry.path, limits=LOCAL, threads=1) as video:
+        for number, frame in enumerate(video):
+            if number in wanted:
+                frames[number] = frame
+            if number >= wanted[-1]:
+                break
+    missing = [number for number in wanted if number not in frames]
+    if missing:
+        raise UnreadableMediaError(f"{item.entry.path!r} ends before its frame {missing[0]}, which it announces")
+    return np.stack([frames[number] for number in wanted])

@@ -1,0 +1,73 @@
+"""Batches one after the other, made ahead of their use: by worker processes, and on CUDA on a stream of their own.
+
+Given a source and the plans in their order; the batches come in that order, whoever made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from i2vgen_ms.training.data.batch import Batch, Plan, Source
+
+
+class _Prepared(Dataset[Any]):
+    """What the source prepares for a plan; the loader's sampler hands in the plans."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getitem__(self, plan: Plan) -> Any:
+        return self._source.prepare(plan)
+
+
+def batches(source: Source, plans: Iterable[Plan], device: torch.device) -> Iterator[Batch]:
+    """The batches of the plans, in order, on the device."""
+    if source.workers == 0:
+        prepared: Iterable[Any] = map(source.prepare, plans)
+    else:
+        prepared = DataLoader(
+            _Prepared(source),
+            batch_size=None,
+            sampler=plans,  # any iterable serves; its items are what the dataset is asked for
+            num_workers=source.workers,
+            prefetch_factor=2,
+            pin_memory=device.type == "cuda",
+        )
+    if device.type != "cuda":
+        return (source.finish(item, device) for item in prepared)
+    return _ahead(source, prepared, device)
+
+
+def _ahead(source: Source, prepared: Iterable[Any], device: torch.device) -> Iterator[Batch]:
+    """Makes each batch beside the step before it, so that neither waits for the other.
+
+    Copies to the device wait for what the same stream did before; on the training's own stream that would be a step.
+    """
+    stream = torch.cuda.Stream(device)
+    waiting = iter(prepared)
+
+    def make() -> Batch | None:
+        item = next(waiting, None)
+        if item is None:
+            return None
+        with torch.cuda.stream(stream):
+            return source.finish(item, device)
+
+    batch = make()
+    while batch is not None:
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        for tensor in _tensors(batch):
+            tensor.record_stream(current)
+        yield batch
+        batch = make()
+
+
+def _tensors(batch: Batch) -> Iterator[Tensor]:
+    candidates = (batch.pixels, batch.first, batch.fps, *(batch.moments or ()))
+    return (tensor for tensor in candidates if tensor is not None)

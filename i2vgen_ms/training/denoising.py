@@ -1,0 +1,288 @@
+"""Training of the ST-UNet: a clip's latents are noised, and the network is asked for what is clean in them.
+
+Stage 1 is told the first frame's vector, the rate and, where it has an extra input, the first frame's latents; stage 2
+the caption, and is shown spoilt clips too (objective.py says how). Given the networks and the settings; it knows
+neither steps nor files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from i2vgen_ms.autoencoder.posterior import Posterior
+from i2vgen_ms.config.schema import Configuration, VideoToVideoConfiguration
+from i2vgen_ms.errors import ConfigurationError
+from i2vgen_ms.media.frames import to_pixels
+from i2vgen_ms.pipelines.conditions import first_frame_input
+from i2vgen_ms.pipelines.sampling import sample, schedule_of
+from i2vgen_ms.training import export, lora
+from i2vgen_ms.training.data.batch import Batch
+from i2vgen_ms.training.data.degrade import degrade
+from i2vgen_ms.training.networks import fingerprint
+from i2vgen_ms.training.objective import Objective
+from i2vgen_ms.training.randomness import Draws, derive
+from i2vgen_ms.training.settings import DenoisingSettings
+from i2vgen_ms.training.task import Shown, Task, psnr
+from i2vgen_ms.training.words import tokens
+
+_SHARE_OF_LEVELS = 8  # validation losses are of each clip at so many noise levels
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The three networks of a model; the ST-UNet is the one that is trained."""
+
+    encoder: Any
+    st_unet: Any
+    autoencoder: Any
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch as the network sees it: clean latents `b c f h w`, its conditions, and the spoilt clips' latents."""
+
+    x0: Tensor
+    conditions: dict[str, Tensor]
+    spoilt: Tensor | None
+    spoilt_pixels: Tensor | None
+
+
+class Denoising(Task):
+    """Training of the ST-UNet of either stage.
+
+    Args:
+        settings: of the run. configuration: of the model. networks: on the device; frozen but for the ST-UNet.
+    Raises: ConfigurationError for settings that this model has no use for.
+    """
+
+    def __init__(
+        self, settings: DenoisingSettings, configuration: Configuration, networks: Networks, device: torch.device
+    ) -> None:
+        super().__init__(device, settings.numerics.frozen)
+        self._settings, self._configuration, self._networks = settings, configuration, networks
+        self._wanted = settings.objective
+        self.network: nn.Module = networks.st_unet
+        self._is_second = isinstance(configuration, VideoToVideoConfiguration)
+        if self._wanted.degrading is not None and not self._is_second:
+            raise ConfigurationError("settings: objective.degrading: only video-to-video starts from a clip; give null")
+        if self._wanted.degrading is not None and getattr(settings.data, "cache", None) is not None:
+            raise ConfigurationError("settings: data.cache: clips are spoilt as pixels, not as latents; give null")
+        self._extra = int(getattr(networks.st_unet, "extra_channels", 0))
+        if self._extra not in (0, networks.st_unet.latent_channels) or (self._extra and self._is_second):
+            raise ConfigurationError(
+                f"st_unet.extra_channels is {self._extra}; what is known here is the first frame's latents "
+                f"({networks.st_unet.latent_channels} channels), in image-to-video"
+            )
+        schedule = schedule_of(configuration.diffusion)
+        start = self._wanted.start
+        if isinstance(configuration, VideoToVideoConfiguration) and start is None:
+            start = configuration.start.strength
+        # as video-to-video rounds it
+        first = None if start is None else max(0, round(start * schedule.timesteps) - 1)
+        self._objective = Objective(
+            schedule,
+            prediction=configuration.diffusion.prediction,
+            first_timestep=first,
+            offset_noise=self._wanted.offset_noise,
+            stratified=self._wanted.timesteps == "stratified",
+            device=device,
+        )
+        self._schedule = schedule
+        self._null: Tensor | None = None
+
+    def loss(self, network: Callable[..., Any], batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        prepared = self._prepared(batch, draws)
+        conditions = self._without_some(prepared.conditions, draws)
+        question = self._objective.draw(
+            prepared.x0, draws, spoilt=prepared.spoilt, part=self._parts(len(prepared.x0), draws)
+        )
+        output = network(question.x, question.t, **conditions, skip_temporal=batch.still)
+        return question.loss(output), {}
+
+    def _prepared(self, batch: Batch, draws: Draws) -> Prepared:
+        spoilt = spoilt_pixels = None
+        if self._wanted.degrading is not None and batch.pixels is not None:
+            with torch.no_grad():
+                spoilt_pixels = degrade(
+                    batch.pixels, self._wanted.degrading, draws, autoencode=self._through_the_autoencoder
+                )
+        with self.frozen():
+            posterior = self._posterior(batch)
+            x0 = _channels_second(self._latents(posterior, draws))
+            if spoilt_pixels is not None:
+                spoilt = _channels_second(self._latents(self._networks.autoencoder.encode(spoilt_pixels), draws))
+            conditions = self._conditions(batch, posterior, x0.shape[2])
+        return Prepared(x0, conditions, spoilt, spoilt_pixels)
+
+    def _posterior(self, batch: Batch) -> Posterior:
+        if batch.moments is not None:
+            mean, logvar = batch.moments
+            return Posterior(mean, logvar, self._networks.autoencoder.scale_factor)
+        posterior: Posterior = self._networks.autoencoder.encode(batch.pixels)
+        return posterior
+
+    def _latents(self, posterior: Posterior, draws: Draws) -> Tensor:
+        if self._wanted.posterior == "mode":
+            return posterior.mode()
+        return posterior.sample(draws.normal(*posterior.mean.shape))
+
+    def _through_the_autoencoder(self, pixels: Tensor) -> Tensor:
+        """Small clips as a first stage's decoder makes them; sides that it cannot halve are padded and cut again."""
+        factor, (height, width) = self._networks.autoencoder.factor, pixels.shape[2:4]
+        padded = F.pad(
+            rearrange(pixels, "b f h w c -> b (f c) h w"), (0, -width % factor, 0, -height % factor), mode="replicate"
+        )
+        with self.frozen():
+            latents = self._networks.autoencoder.encode(rearrange(padded, "b (f c) h w -> b f h w c", c=3)).mode()
+            decoded: Tensor = self._networks.autoencoder.decode_all(latents)
+        return decoded[:, :, :height, :width].float()
+
+    def _conditions(self, batch: Batch, posterior: Posterior, frames: int) -> dict[str, Tensor]:
+        encoder = self._networks.encoder
+        if self._is_second:
+            numbers = tokens(encoder, batch.captions).to(self.device, non_blocking=True)
+            return {"text": encoder.embed(numbers).float()}
+        vectors = encoder(encoder_pictures(batch.first, encoder, self._configuration)).float()
+        conditions = {"image": vectors, "fps": batch.fps}
+        if self._extra:
+            first = rearrange(posterior.mode()[:, 0].float(), "b h w c -> b c h w")
+            conditions["extra"] = first_frame_input(first, frames)
+        return conditions
+
+    def _without_some(self, conditions: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
+        """The conditions, where the dropout falls replaced by those that stand for none."""
+        kept = dict(conditions)
+        name = "text" if self._is_second else "image"
+        count = len(kept[name])
+        drop = (draws.uniform(count) < self._wanted.condition_dropout)[:, None, None]
+        kept[name] = torch.where(drop, self._nothing().to(kept[name]), kept[name])
+        if "extra" in kept:
+            keep = (draws.uniform(count) >= self._wanted.extra_dropout).to(kept["extra"])
+            kept["extra"] = kept["extra"] * keep.reshape(-1, 1, 1, 1, 1)
+        return kept
+
+    def _nothing(self) -> Tensor:
+        """The null condition, `1 n d`: no picture, or no words."""
+        if self._null is None:
+            with self.frozen():
+                encoder = self._networks.encoder
+                self._null = (encoder([""]) if self._is_second else encoder.null(1)).float()
+        return self._null
+
+    def _parts(self, count: int, draws: Draws) -> Tensor | None:
+        """How much of the difference to the spoilt clip each example's state keeps, `b` in [0, 1]."""
+        spoiling = self._wanted.degrading
+        if spoiling is None:
+            return None
+        kind, some = draws.uniform(count), draws.uniform(count)
+        partly = torch.where(kind < spoiling.full + spoiling.between, some, torch.zeros_like(some))
+        return torch.where(kind < spoiling.full, torch.ones_like(some), partly)
+
+    def cache_key(self) -> str:
+        """What tells the latents of this autoencoder from another's."""
+        return fingerprint(self._configuration, "autoencoder", self._networks.autoencoder)
+
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the variance `b f h w c` of clips, uint8 `b f h w c`, for the cache."""
+        with self.frozen():
+            posterior = self._networks.autoencoder.encode(to_pixels(pixels.to(self.device)))
+        return posterior.mean, posterior.logvar
+
+    def validate(self, batch: Batch, seed: int) -> Shown:
+        draws = Draws.at(self.device, seed, "validation")
+        prepared = self._prepared(batch, draws)
+        losses = []
+        top = self._objective.first_timestep
+        for level in range(_SHARE_OF_LEVELS):
+            t = torch.full((len(prepared.x0),), round((level + 0.5) / _SHARE_OF_LEVELS * top), device=self.device)
+            question = self._objective.at(prepared.x0, t, draws.normal(*prepared.x0.shape))
+            losses.append(question.loss(self.network(question.x, question.t, **prepared.conditions)))
+        made = self._sampled(prepared, seed)
+        truth = self._networks.autoencoder.decode_all(rearrange(prepared.x0, "b c f h w -> b f h w c")).float()
+        truth = truth if batch.pixels is None else batch.pixels
+        numbers = {
+            "loss": float(torch.stack(losses).mean()),
+            "psnr": psnr(made, truth),
+            "psnr first frame": psnr(made[:, 0], truth[:, 0]),
+        }
+        columns = {"made": made, "truth": truth}
+        if prepared.spoilt_pixels is not None:
+            numbers["psnr given"] = psnr(prepared.spoilt_pixels, truth)
+            columns = {"given": prepared.spoilt_pixels, **columns}
+        return Shown(numbers, columns)
+
+    def _sampled(self, prepared: Prepared, seed: int) -> Tensor:
+        """Clips `b f h w c` as the pipeline would make them: same sampler, guidance and start."""
+        configuration, steps = self._configuration, self._settings.validation.steps
+        if steps is not None:
+            configuration = configuration.replace("diffusion.steps", steps)
+        draws = Draws.at(self.device, seed, "sampling")
+        x, first = draws.normal(*prepared.x0.shape), None
+        if self._is_second:
+            first = self._objective.first_timestep
+            given = prepared.x0 if prepared.spoilt is None else prepared.spoilt
+            x = self._schedule.add_noise(given, float(first), x)
+        name = "text" if self._is_second else "image"
+        nothing = self._nothing().to(prepared.conditions[name]).expand_as(prepared.conditions[name])
+        latents = sample(
+            partial(_without_gradients, self.network),
+            configuration.diffusion,
+            x,
+            positive=prepared.conditions,
+            negative={**prepared.conditions, name: nothing},
+            generators=[torch.Generator().manual_seed(derive(seed, item)) for item in range(len(x))],
+            on_step=lambda step: None,
+            first_timestep=first,
+        )
+        pixels: Tensor = self._networks.autoencoder.decode_all(rearrange(latents, "b c f h w -> b f h w c"))
+        return pixels.float()
+
+    def export(self, folder: Path, dtype: torch.dtype, batches: Callable[[], Iterator[Batch]]) -> None:
+        if self._settings.lora is not None:
+            lora.write(folder, self.network, self._settings.lora, dtype)
+        else:
+            networks = vars(self._networks)
+            export.write(folder, self._configuration, networks, dtype)
+
+
+def encoder_pictures(first: Tensor, encoder: Any, configuration: Any) -> Tensor:
+    """First frames `b h w c` in [-1, 1] as the image encoder takes them, cut as the configuration cuts pictures.
+
+    The pipeline resamples with Pillow, which antialiases as this does.
+    """
+    pictures = rearrange(first, "b h w c -> b c h w").float()
+    height, width = pictures.shape[2:]
+    crop = configuration.input.crop
+    if crop == "centre-square":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pictures = pictures[:, :, top : top + side, left : left + side]
+    elif crop == "pad":
+        rows, columns = max(0, width - height), max(0, height - width)
+        pictures = F.pad(pictures, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=-1.0)
+    side = encoder.image_size
+    pictures = F.interpolate(pictures, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+    mean, std = (
+        torch.tensor(values).to(pictures.device, non_blocking=True).reshape(3, 1, 1)
+        for values in (encoder.mean, encoder.std)
+    )
+    return ((pictures.clamp(-1, 1) + 1) / 2 - mean) / std
+
+
+def _channels_second(latents: Tensor) -> Tensor:
+    return rearrange(latents.float(), "b f h w c -> b c f h w")
+
+
+def _without_gradients(network: nn.Module, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+    with torch.no_grad():
+        output: Tensor = network(x, t, **conditions)
+        return output
