@@ -2,7 +2,7 @@
 
     scene = draw(seed=0, index=7, split="train")        what a clip shows; scene.caption says it in words
     pixels = render([scene], frames=16, fps=8)          `b f h w c` in [-1, 1], on any device
-    direction_accuracy(pixels, [scene])                 whether a video moves as the first frame says
+    measure.direction_accuracy(pixels, [scene])         whether a video moves as its first frame says
 
 How to read what will happen from the first frame; white is where it goes:
 

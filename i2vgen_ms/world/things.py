@@ -5,6 +5,7 @@ Given things, their track and what the cameras see. Each is painted only on a sq
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -60,11 +61,10 @@ def paint_things(
     wide, high = min(side, width), min(side, height)
     left = np.clip(np.floor(x - wide / 2), 0, width - wide)
     top = np.clip(np.floor(y - high / 2), 0, height - high)
-    columns = paint.send(
-        device, left + 0.5, top + 0.5, x, y, np.cos(angle) / radius, np.sin(angle) / radius, radius,
-        *_marks(things, front - angle),
-    )  # fmt: skip
-    x0, y0, centre_x, centre_y, cosine, sine, pixels, *marks = columns
+    across, down = np.cos(angle) / radius, np.sin(angle) / radius
+    marks = [mark for mark in _marks(things, front - angle) if mark[2].any()]
+    columns = paint.send(device, left + 0.5, top + 0.5, x, y, across, down, radius, *itertools.chain(*marks))
+    x0, y0, centre_x, centre_y, cosine, sine, pixels = columns[:7]
     dx = torch.arange(wide, device=device) + x0 - centre_x
     dy = torch.arange(high, device=device)[:, None] + y0 - centre_y
     u, v = dx * cosine + dy * sine, dy * cosine - dx * sine
@@ -81,8 +81,8 @@ def paint_things(
     light = 1 - (dx * 0.5 + dy) / pixels * _SHADING
     tone = cover * (1 - dark * _DARK) * (1 - edge * _EDGE) * light
     grey = torch.zeros_like(tone)
-    for mark in range(0, len(marks), 4):
-        mark_x, mark_y, size, value = marks[mark : mark + 4]
+    for first in range(7, len(columns), 4):
+        mark_x, mark_y, size, value = columns[first : first + 4]
         away = length(u - mark_x, v - mark_y)
         there = (size > 0).float()
         rim = ((size + _RIM - away) * pixels + 0.5).clamp(0, 1) * there
@@ -101,8 +101,8 @@ def paint_things(
     flat[place] = (flat[place] + 1) * seen + more * 2 - 1
 
 
-def _marks(things: Sequence[Thing], front: Array) -> list[Array]:
-    """Two marks of each thing: x, y, radius (0: none), brightness, and again; in radii of the thing, turned with it."""
+def _marks(things: Sequence[Thing], front: Array) -> list[tuple[Array, ...]]:
+    """Two marks of each thing, each x, y, radius (0: none) and brightness; in radii of the thing, turned with it."""
     away = _column(SHAPES[thing.shape][1] for thing in things)
     gliding = _column(thing.motion == "glide" for thing in things)
     spinning = _column(thing.motion == "spin" for thing in things)
@@ -117,7 +117,7 @@ def _marks(things: Sequence[Thing], front: Array) -> list[Array]:
         np.where(shrinking > 0, paint.BLACK, paint.WHITE),
     )
     second = (-turn * apart, np.zeros_like(away), spinning * _MARK, np.full_like(away, paint.BLACK))
-    return [*first, *second]
+    return [first, second]
 
 
 def _column(values: Iterable[float]) -> Array:
