@@ -210,7 +210,8 @@ def _collected(video: Video, max_frames: int, limits: Limits) -> tuple[Frame, bo
 
 
 def _rate(container: Any, stream: Any) -> Fraction | None:
-    rate = stream.average_rate or stream.guessed_rate
+    # FFmpeg also guesses, and for one or two frames without a rate guesses the clock's ticks, 1000 a second.
+    rate = stream.average_rate
     if container.format.name == "gif" and stream.frames and stream.duration:
         # Its times are hundredths of a second: single frames are off, all together are not.
         rate = stream.frames / (stream.duration * stream.time_base)

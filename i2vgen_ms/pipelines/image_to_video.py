@@ -35,7 +35,8 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
             output_type: `video` (default): a file, or its bytes if no output is named; `frames`: uint8 `f h w c`; `pt`:
                 fp32 `c f h w` near [-1, 1].
             seed, steps, sampler, spacing, guidance_scale, guidance_branches, num_frames, fps, width, height, crop,
-            batch_size, memory: the configuration's value for this call. A sampler or spacing is a name or a dict with options.
+            batch_size, memory: the configuration's value for this call. A sampler or spacing is a name or a dict with
+                options.
             latents: the initial noise `b c f h w`, used as it is, at the size that the network takes.
             progress: True or False for a bar; or a callable that is given a Progress and cancels by returning False.
             dtype: for this call, as for `load`.

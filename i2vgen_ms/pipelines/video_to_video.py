@@ -101,9 +101,9 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             reader=catalogue.bind("readers", call.settings.input.reader),
         )
         if clip.truncated:
-            count = "the frames" if clip.left_out is None else f"{clip.left_out} frames"
+            count = "frames" if clip.left_out is None else f"{clip.left_out} frame{'' if clip.left_out == 1 else 's'}"
             warnings.warn(
-                f"{count} after frame {limit} are left out; give window=True to work on the whole clip, or max_frames",
+                f"left out: {count} after frame {limit}; give window=True to work on the whole clip, or max_frames",
                 ClipWarning,
                 stacklevel=2,
             )

@@ -37,6 +37,26 @@ def group_norm(
     return out
 
 
+def conv_spatial(
+    x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
+) -> Tensor:
+    """`ops.conv_spatial`; a large one in fp32 some rows at a time, with the rows beside them that the kernel sees.
+
+    For fp32 cuDNN copies what goes in and out into an order of its own, which doubles the memory.
+    """
+    rows, halo = x.shape[2], weight.shape[2] // 2
+    count = max(1, LIMIT // max(1, x.nbytes // rows))
+    if x.dtype != torch.float32 or stride != 1 or padding[0] != halo or count >= rows:
+        return ops.conv_spatial(x, weight, bias, stride=stride, padding=padding)
+    columns = x.shape[3] + 2 * padding[1] - weight.shape[3] + 1
+    out = torch.empty((*x.shape[:3], columns, len(weight)), dtype=x.dtype, device=x.device)
+    for first in range(0, rows, count):
+        last, top = min(rows, first + count), max(0, first - halo)
+        part = ops.conv_spatial(x[:, :, top : last + halo], weight, bias, padding=padding)
+        out[:, :, first:last] = part[:, :, first - top : last - top]
+    return out
+
+
 def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
     """`ops.in_parts`, some places along the axis at a time."""
     first = inputs[0]
@@ -65,4 +85,6 @@ def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tens
 
 def table(device: torch.device) -> Ops:
     """The operations for inference on a device; on the CPU the plain ones, which change no number."""
-    return Ops(group_norm=group_norm, feed_forward=feed_forward, in_parts=in_parts) if device.type == "cuda" else Ops()
+    if device.type != "cuda":
+        return Ops()
+    return Ops(group_norm=group_norm, conv_spatial=conv_spatial, feed_forward=feed_forward, in_parts=in_parts)

@@ -92,6 +92,16 @@ def test_ten_bits_444_and_sound():
     assert clip.frames.shape[0] == 6
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_guess_is_no_rate(frames):
+    file = muxed(moving(frames=frames), "matroska", codec="mjpeg", pixel="yuvj420p")
+    rate = file.index(b"\x23\xe3\x83\x84")  # Matroska's DefaultDuration, of four bytes, becomes a Void
+    file = file[:rate] + b"\xec\x86" + bytes(6) + file[rate + 8 :]
+    clip = read_video(file, max_frames=20)
+    assert len(clip.frames) == frames
+    assert clip.fps is None
+
+
 def test_a_variable_rate_is_its_average():
     clip = read_video(muxed(moving(), times=[0, 1, 2, 10, 11, 23], codec="mpeg4"), max_frames=9)
     assert clip.frames.shape[0] == 6

@@ -78,7 +78,7 @@ FIVE, FILM = Clip(frames=5), Clip(frames=5, fps=25, sound="aac")
 EIGHT = Clip(frames=5, sound="aac")
 UPRIGHT = Clip(width=32, height=48)
 BOUNDS = {"width": 128, "height": 80}
-CUT = "1 frames after frame 32 are left out; give window=True"
+CUT = "left out: 1 frame after frame 32; give window=True"
 SLOWER = "the sound is left out: the video has 8 frames a second, and the clip 25; fps='source' keeps both"
 
 ROWS = [
@@ -97,7 +97,7 @@ ROWS = [
     Row("33 frames, cut", LONG, {"fps": "source"}, (64, 80), 32, 16, "aac", CUT),
     Row("33 frames, windows", LONG, {"fps": "source", "window": True}, (64, 80), 33, 16, "aac"),
     Row("33 frames, windows of 5", LONG, {"fps": 16, "max_frames": 5, "window": 2}, (64, 80), 33, 16, "aac"),
-    Row("5 frames, the first 3", FIVE, {"max_frames": 3}, (64, 80), 3, warns="2 frames after frame 3 are left out"),
+    Row("5 frames, the first 3", FIVE, {"max_frames": 3}, (64, 80), 3, warns="left out: 2 frames after frame 3"),
     Row("squash", UPRIGHT, {"fit": "squash", **BOUNDS}, (128, 80)),
     Row("pad", UPRIGHT, {"fit": "pad", **BOUNDS}, (128, 80)),
     Row("crop", UPRIGHT, {"fit": "crop", **BOUNDS}, (128, 80)),

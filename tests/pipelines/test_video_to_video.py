@@ -98,7 +98,7 @@ def test_any_number_of_frames(stage_two, clip, count) -> None:
 
 def test_long_clips_are_cut_with_a_warning_or_windowed(stage_two, clip) -> None:
     long = np.concatenate([clip, clip, clip])
-    with pytest.warns(ClipWarning, match="5 frames after frame 4 are left out"):
+    with pytest.warns(ClipWarning, match="left out: 5 frames after frame 4"):
         assert len(frames(stage_two, long)) == 4
     with warnings.catch_warnings():
         warnings.simplefilter("error")

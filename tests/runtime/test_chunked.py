@@ -35,6 +35,21 @@ def test_feed_forward(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     assert relative_error(got, wanted) <= 1e-6
 
 
+@pytest.mark.parametrize("limit", [1, 1500, 10**9])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, (1, 1)), (1, 1, (0, 0)), (3, 2, (1, 1)), (3, 1, (1, 0)), (3, 1, (0, 0))]
+)
+def test_conv_spatial(
+    monkeypatch: pytest.MonkeyPatch, limit: int, kernel: int, stride: int, padding: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(chunked, "LIMIT", limit)
+    x, weight, bias = torch.randn(2, 3, 7, 5, 4), torch.randn(6, 4, kernel, kernel), torch.randn(6)
+    got = chunked.conv_spatial(x, weight, bias, stride=stride, padding=padding)
+    wanted = ops.conv_spatial(x, weight, bias, stride=stride, padding=padding)
+    assert got.shape == wanted.shape
+    assert relative_error(got, wanted) <= 1e-6
+
+
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("limit", [1, 3000, 10**9])
 def test_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int, axis: int) -> None:

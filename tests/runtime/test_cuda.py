@@ -77,3 +77,18 @@ def test_group_norm_in_parts_is_bit_equal(monkeypatch: pytest.MonkeyPatch, per_f
     weight, bias = torch.randn(2, 320, device=DEVICE, dtype=torch.float16)
     options = {"groups": 32, "eps": 1e-5, "per_frame": per_frame, "silu": True}
     assert torch.equal(chunked.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("mode", ["fast", "balanced", "low"])
+def test_each_stage_on_its_own_device(
+    folder: Path, picture: np.ndarray, tmp_path_factory: pytest.TempPathFactory, mode: str
+) -> None:
+    second = make_random_model(tmp_path_factory.mktemp("second"), {"max_frames": 8}, task="video-to-video")
+    videos = []
+    for device in ("cuda:0", "cuda:1"):
+        pipes = load(folder, device="cuda:0", memory=mode), load(second, device=device, memory=mode)
+        small = pipes[0](picture, **CALL).tensor
+        videos.append(pipes[1](small, **CALL).tensor)
+    assert torch.isfinite(videos[0]).all()
+    assert torch.equal(*videos)
