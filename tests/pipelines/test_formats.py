@@ -110,7 +110,7 @@ ROWS = [
     Row("25 a second in, 'source'", FILM, {"fps": "source"}, (64, 80), 5, 25, "aac"),
     Row("29.97 a second in, 'source'", FILM._replace(fps=NTSC), {"fps": "source"}, (64, 80), 5, NTSC, "aac"),
     Row("a GIF of 10 a second, 'source'", Clip(frames=5, fps=10, suffix=".gif"), {"fps": "source"}, (64, 80), 5, 10),
-    Row("the sound of 4 of 5 frames", FILM, {"fps": 25, "max_frames": 4}, (64, 80), 4, 25, "aac", "1 frames after"),
+    Row("the sound of 4 of 5 frames", FILM, {"fps": 25, "max_frames": 4}, (64, 80), 4, 25, "aac", "1 frame after"),
     Row("Opus into WebM", Clip(sound="libopus"), {}, (64, 80), sound="opus", suffix=".webm"),
     Row("AAC into WebM", EIGHT, {}, (64, 80), 5, 8, "", "opus, vorbis, and not aac; use .mp4 or .mkv", ".webm"),
     Row("FLAC into Matroska", Clip(frames=5, suffix=".mkv", sound="flac"), {}, (64, 80), 5, 8, "flac", suffix=".mkv"),
