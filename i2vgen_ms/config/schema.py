@@ -116,6 +116,16 @@ class ImageToVideoConfiguration(Configuration):
     input: PictureInput
     output: PictureOutput
 
+    @model_validator(mode="after")
+    def _extra_input_is_there(self) -> Self:
+        extra, used = self.st_unet.options.get("extra_channels", 0), self.input.first_frame == "latents"
+        wanted = self.autoencoder.options.get("embed_channels", extra) if used else 0
+        if extra != wanted:
+            message = f"{extra} is not what input.first_frame = {self.input.first_frame!r} gives, {wanted} channels"
+            path = ("st_unet", "extra_channels")
+            raise PydanticCustomError("option", "{message}", {"message": message, "path": path})
+        return self
+
 
 class VideoToVideoConfiguration(Configuration):
     """Stage 2."""

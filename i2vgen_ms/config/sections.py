@@ -64,10 +64,14 @@ class Diffusion(Section):
 
 
 class PictureInput(Section):
-    """How the picture is cut before the encoder sees it; crop_size in pixels."""
+    """How the picture is cut before the encoder sees it; crop_size in pixels.
+
+    first_frame: whether the `latents` of the picture, cut to the video's size, are the network's extra input.
+    """
 
     crop: Literal["centre-square", "fill", "pad"]
     crop_size: Size
+    first_frame: Literal["unused", "latents"]
 
 
 class ClipInput(Section):

@@ -1,27 +1,42 @@
 """Image to video: a picture in, a video that agrees with it out (stage 1 of I2VGen-XL; Zhang et al. 2023).
 
-It is given pictures; the network sees each as one vector. It knows nothing of modelscope.
+It is given pictures; the network sees each as one vector, and as the first frame if the model is made for that. It
+knows nothing of modelscope.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from i2vgen_ms.config.schema import ImageToVideoConfiguration
 from i2vgen_ms.diffusion import noise
+from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.media.crop import crop_picture, resize_for_encoder
+from i2vgen_ms.media.fit import fit_chunks
 from i2vgen_ms.media.picture import read_picture
 from i2vgen_ms.pipelines import delivery
+from i2vgen_ms.pipelines.conditions import first_frame_input
+from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample
 from i2vgen_ms.pipelines.stage import Call, Stage
 from i2vgen_ms.runtime.device import memory_advice
 
 
-class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
+@dataclass(frozen=True)
+class View:
+    """One picture: as the encoder takes it, `1 3 s s`; and as the first frame, `1 h w 3` in [-1, 1], if it is used."""
+
+    pixels: Tensor
+    first: Tensor | None = None
+
+
+class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
     """Makes videos from pictures with one model; `i2vgen_ms.pipelines.load` makes it."""
 
     def __call__(self, picture: Any, *, output: Any = None, **given: Any) -> Any:
@@ -49,9 +64,13 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
     def tensor(self, pictures: Tensor, **given: Any) -> Tensor:
         """Videos of normalised pictures `b 3 s s`, as decoded: fp32 `b c f h w` on the CPU. Arguments as for a call."""
         call = self._begin(given, len(pictures))
+        if call.settings.input.first_frame == "latents":
+            raise ArgumentError(
+                "this model needs the picture as the first frame too; call the pipeline with the picture"
+            )
         with call.reporter, torch.no_grad():
             call = call.planned(self.device)
-            sampled = self._latents(list(pictures.split(1)), call, slice(None))
+            sampled = self._latents([View(picture) for picture in pictures.split(1)], call, slice(None))
             return torch.stack([delivery.channels_first(list(self._decode(one, call))) for one in sampled])
 
     def _begin(self, given: Mapping[str, Any], count: int) -> Call[ImageToVideoConfiguration]:
@@ -59,19 +78,19 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
         call.given_latents("latents")  # so that a wrong shape is found out before any work
         return call
 
-    def _prepare(self, source: Any, call: Call[ImageToVideoConfiguration]) -> Tensor:
-        """The picture as the encoder takes it, `1 3 s s`."""
+    def _prepare(self, source: Any, call: Call[ImageToVideoConfiguration]) -> View:
         cut, output, encoder = call.settings.input, call.settings.output, call.networks.encoder
-        image = crop_picture(
-            read_picture(source), cut.crop, size=cut.crop_size, width=output.width, height=output.height
-        )
-        pixels: Tensor = encoder.preprocess(resize_for_encoder(image, encoder.image_size))
-        return pixels
+        picture = read_picture(source)
+        image = crop_picture(picture, cut.crop, size=cut.crop_size, width=output.width, height=output.height)
+        pixels = encoder.preprocess(resize_for_encoder(image, encoder.image_size))
+        if cut.first_frame == "unused":
+            return View(pixels)
+        return View(pixels, next(fit_chunks(picture[None], "crop", width=output.width, height=output.height)))
 
-    def _latents(self, prepared: Sequence[Tensor], call: Call[ImageToVideoConfiguration], span: slice) -> Tensor:
+    def _latents(self, prepared: Sequence[View], call: Call[ImageToVideoConfiguration], span: slice) -> Tensor:
         count = len(prepared)
         with memory_advice("encoding the picture"), call.placed("encoder") as encoder:
-            vectors = encoder(torch.cat(list(prepared)).to(self.device)).float()
+            vectors = encoder(torch.cat([view.pixels for view in prepared]).to(self.device)).float()
             nothing = encoder.null(count).to(vectors)
         generators = call.generators(count)
         start = call.given_latents("latents")
@@ -80,14 +99,25 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, Tensor]):
             start = torch.cat([noise.initial(shape, generator, strength) for generator in generators])
         else:
             start = start[span]
-        fps = torch.full((count,), float(call.fps), device=self.device)
+        shared = {"fps": torch.full((count,), float(call.fps), device=self.device)}
+        if call.settings.input.first_frame == "latents":
+            shared["extra"] = self._first_frames([view.first for view in prepared if view.first is not None], call)
         with call.placed("st_unet") as network:
             return sample(
                 network,
                 call.settings.diffusion,
                 start.to(self.device),
-                positive={"image": vectors, "fps": fps},
-                negative={"image": nothing, "fps": fps},
+                positive={"image": vectors, **shared},
+                negative={"image": nothing, **shared},
                 generators=generators,
                 on_step=call.on_step,
             )
+
+    def _first_frames(self, frames: Sequence[Tensor], call: Call[ImageToVideoConfiguration]) -> Tensor:
+        """The extra input of the network for the first frames, each `1 h w 3`."""
+        _, count, rows, columns = call.latent_shape()
+        with memory_advice("encoding the picture"), call.placed("autoencoder") as autoencoder:
+            padded = pad_pixels(torch.cat(list(frames)), autoencoder.factor)
+            latents = autoencoder.encode(padded.unsqueeze(1)).mode().float()
+        latents = pad_latents(rearrange(latents, "b f h w c -> b c f h w"), rows, columns)
+        return first_frame_input(latents[:, :, 0], count)

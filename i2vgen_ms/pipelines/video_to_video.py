@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Generator, Tensor
 
@@ -24,6 +23,7 @@ from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.media.audio import audio_for
 from i2vgen_ms.media.clip import Clip, read_clip
 from i2vgen_ms.media.fit import fit_chunks, fitted_size
+from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.pipelines.stage import Call, Stage
 from i2vgen_ms.pipelines.windows import windowed
@@ -174,7 +174,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         output, parts = call.settings.output, []
         with memory_advice("encoding the clip"), call.placed("autoencoder") as autoencoder:
             for pixels in fit_chunks(clip.frames, call.settings.input.fit, width=output.width, height=output.height):
-                parts.append(autoencoder.encode(_padded(pixels, autoencoder.factor)[None]))
+                parts.append(autoencoder.encode(pad_pixels(pixels, autoencoder.factor)[None]))
         mean = torch.cat([part.mean for part in parts], dim=1)
         posterior = replace(parts[0], mean=mean, logvar=torch.cat([part.logvar for part in parts], dim=1))
         if call.settings.start.posterior == "mode":
@@ -184,17 +184,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             latents = posterior.sample(rearrange(drawn, "b c f h w -> b f h w c"))
         latents = rearrange(latents.float(), "b f h w c -> b c f h w")
         _, _, rows, columns = call.latent_shape()
-        return F.pad(latents, (0, columns - latents.shape[-1], 0, rows - latents.shape[-2], 0, 0), mode="replicate")
-
-
-def _padded(pixels: Tensor, factor: int) -> Tensor:
-    """Frames `f h w c` with their last rows and columns repeated until the sides are multiples of `factor`."""
-    _, high, wide, _ = pixels.shape
-    rows, columns = -high % factor, -wide % factor
-    if not rows and not columns:
-        return pixels
-    padded = F.pad(rearrange(pixels, "f h w c -> f c h w"), (0, columns, 0, rows), mode="replicate")
-    return rearrange(padded, "f c h w -> f h w c")
+        return pad_latents(latents, rows, columns)
 
 
 def _window(window: Any) -> dict[str, Any]:
