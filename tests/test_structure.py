@@ -25,7 +25,7 @@ LEVELS = (
     {"runtime"},
     {"pipelines"},
     {"hub", "demo"},
-    {"training"},
+    {"training", "evaluation"},
     {"activation"},
     {"plugin"},
     {"cli"},
