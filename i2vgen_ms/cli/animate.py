@@ -21,6 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{stage}-revision", metavar="NAME", help="its revision on the hub")
     shared.loading(parser)
     parser.add_argument("--second-device", metavar="NAME", help="for the second stage; as --device without it")
+    parser.add_argument("--second-lora", metavar="FILE|FOLDER", help="for the second stage; --lora is for the first")
     call = parser.add_argument_group("the call", "without an option the models' configuration.json decide")
     shared.text(call)
     call.add_argument("--keep-first", metavar="FILE", help="write the first stage's video too")
@@ -39,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     from i2vgen_ms.pipelines import Animation
 
     pictures = shared.listed(options.pictures, image_to_video.SUFFIXES, "pictures")
-    other = {} if options.second_device is None else {"device": options.second_device}
+    other = {"lora": options.second_lora}
+    if options.second_device is not None:
+        other["device"] = options.second_device
     pipe = Animation(
         shared.pipeline(options, options.first_model, options.first_revision),
         shared.pipeline(options, options.second_model, options.second_revision, **other),

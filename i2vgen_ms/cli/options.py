@@ -13,7 +13,7 @@ from typing import Any
 
 from i2vgen_ms.errors import ArgumentError
 
-LOADING = ("device", "dtype", "cache", "memory")
+LOADING = ("device", "dtype", "cache", "memory", "lora", "lora_scale")
 COMMON = (
     *("seed", "steps", "sampler", "spacing", "timestep_rounding", "guidance_scale", "guidance_rescale"),
     *("guidance_branches", "fps", "width", "height", "progress"),
@@ -45,6 +45,8 @@ def loading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", metavar="MODE", help="of a CUDA device: fast, balanced, low; auto takes the fastest that fits"
     )
+    parser.add_argument("--lora", metavar="FILE|FOLDER", help="a low-rank adapter that was trained on the model")
+    parser.add_argument("--lora-scale", type=float, default=1.0, metavar="X", help="how much of it (1)")
     parser.add_argument("--cache", action="store_true", help="keep a copy of the weights in that dtype for later runs")
 
 

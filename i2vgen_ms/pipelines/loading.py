@@ -12,6 +12,7 @@ from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ConfigurationError, nearest
 from i2vgen_ms.pipelines import arguments
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
+from i2vgen_ms.pipelines.networks import Adapter
 from i2vgen_ms.pipelines.video_to_video import VideoToVideo
 from i2vgen_ms.runtime import device as devices
 
@@ -25,6 +26,8 @@ def load(
     dtype: Any = None,
     cache: bool = False,
     memory: str | None = None,
+    lora: str | os.PathLike[str] | None = None,
+    lora_scale: float = 1.0,
 ) -> Any:
     """The pipeline of a model folder: an ImageToVideo or a VideoToVideo.
 
@@ -36,6 +39,8 @@ def load(
         memory: how the memory of a CUDA device is used: `fast` keeps all networks there; `balanced` has each there
             while it works, and runs the guidance branches one after the other; `low` brings the large ones there block
             by block; `auto` takes the fastest that fits. None takes the configuration's.
+        lora: a low-rank adapter that was trained on this model's ST-UNet: a folder in peft's format, or its safetensors
+            file; it is added to the weights, `lora_scale` times.
     Raises: ConfigurationError, CheckpointError, DeviceError, each saying what to do.
     """
     place = devices.choose(device)
@@ -44,5 +49,8 @@ def load(
         raise ConfigurationError(
             f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
         )
+    adapter = None if lora is None else Adapter(Path(lora), lora_scale)
     configuration = arguments.applied(configuration, {"memory": memory})
-    return STAGES[configuration.task](configuration, Path(folder), device=place, dtype=dtype, cache=cache)
+    return STAGES[configuration.task](
+        configuration, Path(folder), device=place, dtype=dtype, cache=cache, adapter=adapter
+    )

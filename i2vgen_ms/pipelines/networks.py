@@ -17,6 +17,7 @@ from i2vgen_ms.runtime.device import memory_advice
 from i2vgen_ms.runtime.residency import Resident
 from i2vgen_ms.weights import architecture
 from i2vgen_ms.weights.load import load
+from i2vgen_ms.weights.lora import merge_into
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Networks:
         return self.residents["autoencoder"].network
 
 
+@dataclass(frozen=True)
+class Adapter:
+    """A low-rank adapter of the ST-UNet (see weights.lora), and how much of it."""
+
+    path: Path
+    scale: float
+
+
 class Loader:
     """Loads the networks of one model folder, and keeps those of the dtypes that were asked for last.
 
@@ -48,8 +57,17 @@ class Loader:
     the old one stays. Safe to call from several threads.
     """
 
-    def __init__(self, configuration: Configuration, folder: Path, device: torch.device, *, cache: bool) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        folder: Path,
+        device: torch.device,
+        *,
+        cache: bool,
+        adapter: Adapter | None = None,
+    ) -> None:
         self._configuration, self._folder, self._device, self._cache = configuration, folder, device, cache
+        self._adapter = adapter
         self._lock = threading.Lock()
         self._loaded: dict[str, tuple[str, Resident]] = {}
 
@@ -85,6 +103,8 @@ class Loader:
                 device=place,
                 cache=self._cache,
             )
+            if name == "st_unet" and self._adapter is not None:
+                merge_into(network, self._adapter.path, self._adapter.scale)
         movable = self._device.type != "cpu"
         return Resident(
             network.to(memory_format=torch.channels_last) if movable else network, self._device, movable=movable

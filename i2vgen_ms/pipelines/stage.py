@@ -22,7 +22,7 @@ from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.diffusion.samplers.sampler import Step
 from i2vgen_ms.errors import ArgumentError, NonFiniteError
 from i2vgen_ms.pipelines import arguments, delivery
-from i2vgen_ms.pipelines.networks import Loader, Networks
+from i2vgen_ms.pipelines.networks import Adapter, Loader, Networks
 from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.runtime import residency
@@ -129,11 +129,18 @@ class Stage(ABC, Generic[Settings, Prepared]):
     """One stage with the model of one folder."""
 
     def __init__(
-        self, configuration: Settings, folder: Path, *, device: torch.device, dtype: Any = None, cache: bool = False
+        self,
+        configuration: Settings,
+        folder: Path,
+        *,
+        device: torch.device,
+        dtype: Any = None,
+        cache: bool = False,
+        adapter: Adapter | None = None,
     ) -> None:
         self.configuration, self.folder, self.device = configuration, folder, device
         self._dtypes = arguments.dtypes(configuration, device.type, dtype)
-        self._loader = Loader(configuration, folder, device, cache=cache)
+        self._loader = Loader(configuration, folder, device, cache=cache, adapter=adapter)
         self._loader.networks(self._dtypes)
 
     @property

@@ -28,6 +28,7 @@ class StageModel(TorchModel):
             one DeviceWarning.
         dtype: a dtype name for all networks, or names by network.
         cache: keep a copy of the weights in these dtypes, and load it the next time.
+        lora, lora_scale: a low-rank adapter for the ST-UNet, and how much of it; see `i2vgen_ms.load`.
         settings: any argument of a call (`seed=3`, `steps=20`, ...), as this model's value for every call.
         model_args, model_cfg, device_map, cfg_dict: what ModelScope passes along; the first two are read from the
             folder's configuration.json, the others cannot be used.
@@ -43,6 +44,8 @@ class StageModel(TorchModel):
         device: str | torch.device | None = None,
         dtype: Any = None,
         cache: bool = False,
+        lora: str | os.PathLike[str] | None = None,
+        lora_scale: float = 1.0,
         model_args: Any = None,
         model_cfg: Any = None,
         device_map: Any = None,
@@ -55,7 +58,13 @@ class StageModel(TorchModel):
             )
         arguments.check_names(settings, self.TASK)
         core = pipelines.load(
-            os.fspath(model_dir), device=placed(device), dtype=dtype, cache=cache, memory=settings.get("memory")
+            os.fspath(model_dir),
+            device=placed(device),
+            dtype=dtype,
+            cache=cache,
+            memory=settings.get("memory"),
+            lora=lora,
+            lora_scale=lora_scale,
         )
         if core.configuration.task != self.TASK:
             raise ConfigurationError(
