@@ -310,7 +310,7 @@ def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-@pytest.mark.filterwarnings("ignore:.* left out.*")
+@pytest.mark.filterwarnings("ignore:.*left out.*")
 def test_c3_no_setting_is_stored_and_never_read(job: Job) -> None:
     """C3: the published configuration names a schedule, clamping and more that no code looks at."""
     pipe = load(job.folder, device="cpu")
