@@ -8,7 +8,7 @@ that is the schedule's business). It knows nothing of prompts, pictures, sampler
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.st_unet.embedding import NumberEmbedding
+from i2vgen_ms.st_unet.level import Level, Stage
 from i2vgen_ms.st_unet.resample import Downsample, Upsample
 from i2vgen_ms.st_unet.residual import RESIDUAL_NORM_EPS, ResidualBlock
 from i2vgen_ms.st_unet.transformer import SpatialTransformer
@@ -36,30 +37,6 @@ class TemporalChoice(Protocol):
     def block(self, *, channels: int, heads: int, head_channels: int, norm_groups: int, ops: Ops) -> nn.Module: ...
 
     def shared_part(self, *, heads: int, head_channels: int) -> nn.Module | None: ...
-
-
-class _Stage(nn.Module):
-    """A residual block and, on levels that have it, attention within frames and over frames."""
-
-    def __init__(self, residual: ResidualBlock, spatial: nn.Module | None, temporal: nn.Module | None) -> None:
-        super().__init__()
-        self.residual, self.spatial, self.temporal = residual, spatial, temporal
-
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, shared: Any, skip_temporal: bool) -> Tensor:
-        x = self.residual(x, embedding, skip_temporal)
-        if self.spatial is not None:
-            x = self.spatial(x, context)
-        if self.temporal is not None and not skip_temporal:
-            x = self.temporal(x, shared)
-        return x
-
-
-class _Level(nn.Module):
-    """The stages of one resolution on the way down or up, and the change of resolution after them, if any."""
-
-    def __init__(self, stages: list[_Stage], resample: nn.Module | None) -> None:
-        super().__init__()
-        self.stages, self.resample = nn.ModuleList(stages), resample
 
 
 class SpatioTemporalUNet(nn.Module):
@@ -142,11 +119,11 @@ class SpatioTemporalUNet(nn.Module):
                 ops=ops,
             )
 
-        def stage(in_width: int, level: int) -> _Stage:
+        def stage(in_width: int, level: int) -> Stage:
             width = widths[level]
             if level not in attention_levels:
-                return _Stage(residual(in_width, width), None, None)
-            return _Stage(residual(in_width, width), spatial(width), temporal_block(width, width // head_channels))
+                return Stage(residual(in_width, width), None, None)
+            return Stage(residual(in_width, width), spatial(width), temporal_block(width, width // head_channels))
 
         self.time_embedding = NumberEmbedding(channels, embedding)
         self.fps_embedding = NumberEmbedding(channels, embedding) if fps_embedding else None
@@ -167,9 +144,9 @@ class SpatioTemporalUNet(nn.Module):
             last = level == len(widths) - 1
             if not last:
                 skips.append(width)
-            self.down.append(_Level(stages, None if last else Downsample(width, padding=padding, ops=ops)))
+            self.down.append(Level(stages, None if last else Downsample(width, padding=padding, ops=ops)))
 
-        self.middle_in = _Stage(residual(width, width), spatial(width), temporal_block(width, width // head_channels))
+        self.middle_in = Stage(residual(width, width), spatial(width), temporal_block(width, width // head_channels))
         self.middle_out = residual(width, width)
 
         up: list[nn.Module] = []
@@ -178,7 +155,7 @@ class SpatioTemporalUNet(nn.Module):
             for _ in range(residual_blocks + 1):
                 stages.append(stage(width + skips.pop(), level))
                 width = widths[level]
-            up.append(_Level(stages, Upsample(width, crop=padding[0] - 1, ops=ops) if level else None))
+            up.append(Level(stages, Upsample(width, crop=padding[0] - 1, ops=ops) if level else None))
         self.up = nn.ModuleList(reversed(up))  # up[level] is the way up on that level
 
         self.head_norm = GroupNorm(width, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=True, ops=ops)
@@ -191,12 +168,12 @@ class SpatioTemporalUNet(nn.Module):
 
     def blocks(self) -> Iterator[nn.Module]:
         """The modules that hold almost all weights, in the order in which `forward` runs them."""
-        for level in cast(Iterable[_Level], self.down):
+        for level in cast(Iterable[Level], self.down):
             yield from level.stages
             if level.resample is not None:
                 yield level.resample
         yield from (self.middle_in, self.middle_out)
-        for level in cast(Iterable[_Level], reversed(self.up)):
+        for level in cast(Iterable[Level], reversed(self.up)):
             yield from level.stages
             if level.resample is not None:
                 yield level.resample
@@ -253,7 +230,7 @@ class SpatioTemporalUNet(nn.Module):
         # What is alive stands in this list alone, so that memory is free again as soon as it can be.
         alive = [y]
         del y
-        for level in cast(Iterable[_Level], self.down):
+        for level in cast(Iterable[Level], self.down):
             for stage in level.stages:
                 alive.append(stage(alive[-1], embedding, context, shared, skip_temporal))
             if level.resample is not None:
@@ -262,7 +239,7 @@ class SpatioTemporalUNet(nn.Module):
         alive.append(self.middle_in(alive[-1], embedding, context, shared, skip_temporal))
         alive.append(self.middle_out(alive.pop(), embedding, skip_temporal))
 
-        for level in cast(Iterable[_Level], reversed(self.up)):
+        for level in cast(Iterable[Level], reversed(self.up)):
             for stage in level.stages:
                 alive.append(stage(_joined(alive), embedding, context, shared, skip_temporal))
             if level.resample is not None:

@@ -1,0 +1,33 @@
+"""A level of the network: the stages of one resolution. It knows neither the other levels nor the skips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from i2vgen_ms.st_unet.residual import ResidualBlock
+
+
+class Stage(nn.Module):
+    """A residual block and, on levels that have it, attention within frames and over frames."""
+
+    def __init__(self, residual: ResidualBlock, spatial: nn.Module | None, temporal: nn.Module | None) -> None:
+        super().__init__()
+        self.residual, self.spatial, self.temporal = residual, spatial, temporal
+
+    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, shared: Any, skip_temporal: bool) -> Tensor:
+        x = self.residual(x, embedding, skip_temporal)
+        if self.spatial is not None:
+            x = self.spatial(x, context)
+        if self.temporal is not None and not skip_temporal:
+            x = self.temporal(x, shared)
+        return x
+
+
+class Level(nn.Module):
+    """The stages of one resolution on the way down or up, and the change of resolution after them, if any."""
+
+    def __init__(self, stages: list[Stage], resample: nn.Module | None) -> None:
+        super().__init__()
+        self.stages, self.resample = nn.ModuleList(stages), resample
