@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Read when Triton is imported, which something else than the tests of the kernels may do first.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
