@@ -4,7 +4,7 @@ Given nothing: `activate()` is called when `i2vgen_ms` is imported, before or af
 uses the standard library only and imports neither torch nor modelscope; modelscope's modules are changed when, and only
 if, somebody imports them (at once, if that has happened already):
 
-- its class index gets our module for the four signatures of the two tasks, so that its registry finds our classes;
+- its class index gets our modules for the signatures of the two tasks, so that its registries find our classes;
 - its task tables get the inputs, outputs and default models that they lack;
 - `pipeline` and `Model.from_pretrained` ask `i2vgen_ms.plugin.resolver` first (`pipeline` is changed in place, because
   scripts hold the function itself: `from modelscope.pipelines import pipeline`);
@@ -34,6 +34,12 @@ SIGNATURES: tuple[tuple[str, str, str], ...] = (
     ("MODELS", "video-to-video", "video-to-video-model"),
     ("PIPELINES", "image-to-video", "image-to-video-task-pipeline"),
     ("PIPELINES", "video-to-video", "video-to-video-pipeline"),
+)
+
+# In a module of their own, because most who make videos never train.
+TRAINER_SIGNATURES: tuple[tuple[str, str, str], ...] = (
+    ("TRAINERS", "default", "image-to-video-trainer"),
+    ("TRAINERS", "default", "video-to-video-trainer"),
 )
 
 DOTTED_NAMES: dict[str, str] = {
@@ -124,12 +130,12 @@ def activate() -> None:
 
 
 def _change_index(import_utils: Any) -> None:
-    """Points modelscope's class index at our module for the four signatures."""
+    """Points modelscope's class index at our modules for the signatures of our classes."""
     owner = import_utils.LazyImportModule
     index = owner.get_ast_index() if hasattr(owner, "get_ast_index") else owner.AST_INDEX
-    for signature in SIGNATURES:
-        entry = {"filepath": "", "imports": [], import_utils.MODULE_KEY: PLUGIN}
-        index[import_utils.INDEX_KEY][signature] = entry
+    modules = dict.fromkeys(SIGNATURES, PLUGIN) | dict.fromkeys(TRAINER_SIGNATURES, f"{PLUGIN}.trainer")
+    for signature, module in modules.items():
+        index[import_utils.INDEX_KEY][signature] = {"filepath": "", "imports": [], import_utils.MODULE_KEY: module}
     for name in DOTTED_NAMES:  # they no longer need what the published modules import (cv2, for one)
         index[import_utils.REQUIREMENT_KEY].pop(name, None)
 

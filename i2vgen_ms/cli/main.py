@@ -20,6 +20,8 @@ COMMANDS = {
     "video-to-video": "make a larger, sharper video of each clip",
     "animate": "make a large video of each picture, through both stages",
     "demo": "run the whole job on a bundled picture",
+    "train": "train a network, as a settings file says",
+    "evaluate": "measure how good a model's videos are",
     "run": "run a Python script with the ModelScope plugin active",
     "download": "download a model into the local cache",
     "check": "say whether a model folder will load, and why not",

@@ -21,7 +21,7 @@ from torch import Tensor
 from i2vgen_ms.errors import ConfigurationError, NonFiniteError, OutputError
 from i2vgen_ms.training import assembly, export, rate, state
 from i2vgen_ms.training.course import Course
-from i2vgen_ms.training.data.batch import Batch, Source
+from i2vgen_ms.training.data.batch import Batch, Plan, Source
 from i2vgen_ms.training.data.stream import batches
 from i2vgen_ms.training.ema import Average
 from i2vgen_ms.training.meter import Meter
@@ -76,6 +76,11 @@ class Trainer:
         self._validated = 0
         if resume and state_file.exists():
             self._restore(state_file)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files."""
+        return self._processes.is_main
 
     def train(self) -> Path:
         """Trains to the end of the run; returns the folder of what was made: the output's `model` or `lora`.
@@ -188,8 +193,11 @@ class Trainer:
         self._processes.wait()
 
     def _held_out(self, sources: assembly.Sources, number: int) -> Batch:
-        plan = sources.held_out.plan(number, self.settings.validation.clips, self._course.kinds()[0])
+        plan = self._held_out_plan(sources, number)
         return sources.held_out.finish(sources.held_out.prepare(plan), self.device)
+
+    def _held_out_plan(self, sources: assembly.Sources, number: int) -> Plan:
+        return sources.held_out.plan(number, self.settings.validation.clips, self._course.kinds()[0])
 
     def _sources(self, data: Any) -> assembly.Sources:
         if self._given is not None:
@@ -200,6 +208,8 @@ class Trainer:
         rank, count = self._processes.rank, self._processes.count
         lost = assembly.fill_cache(sources.train, self._course.kinds(), self.task, rank=rank, ranks=count)
         report.skipped([*sources.skipped, *lost])
+        if self.settings.validation.times:
+            self._held_out_plan(sources, 0)  # so that clips that are too short are found out now
         self._processes.wait()
 
     def _begin(self) -> None:

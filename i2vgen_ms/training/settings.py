@@ -138,19 +138,25 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.json"))
 
 
+def find(name: str | os.PathLike[str]) -> Path:
+    """The file of settings: a path, or the name of shipped ones. Raises: ConfigurationError."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    if os.fspath(name) not in shipped():
+        raise ConfigurationError(
+            f"{os.fspath(name)!r} is neither a file nor the name of shipped settings; "
+            f"{nearest(os.fspath(name), shipped())}"
+        )
+    return _folder() / f"{name}.json"
+
+
 def read(name: str | os.PathLike[str], changes: Mapping[str, Any] | None = None) -> Settings:
     """The settings of a file, or the shipped ones of that name, with the values at dotted paths changed.
 
     Raises: ConfigurationError for a file that is not there or not right.
     """
-    path = Path(name)
-    if not path.is_file():
-        if os.fspath(name) not in shipped():
-            raise ConfigurationError(
-                f"{os.fspath(name)!r} is neither a file nor the name of shipped settings; "
-                f"{nearest(os.fspath(name), shipped())}"
-            )
-        path = _folder() / f"{name}.json"
+    path = find(name)
     settings = Settings.from_json(read_object(path), path.name)
     for place, value in (changes or {}).items():
         settings = settings.replace(place, value)

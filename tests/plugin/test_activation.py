@@ -76,8 +76,11 @@ def test_the_class_index_of_older_versions():
     index = {"index": {}, "requirements": {"modelscope.pipelines.multi_modal.image_to_video_pipeline": ["cv2"]}}
     keys = {"INDEX_KEY": "index", "MODULE_KEY": "module", "REQUIREMENT_KEY": "requirements"}
     activation._change_index(SimpleNamespace(LazyImportModule=SimpleNamespace(AST_INDEX=index), **keys))
-    assert {entry["module"] for entry in index["index"].values()} == {"i2vgen_ms.plugin"}
-    assert set(index["index"]) == set(activation.SIGNATURES)
+    modules = {signature: entry["module"] for signature, entry in index["index"].items()}
+    assert modules == {
+        **dict.fromkeys(activation.SIGNATURES, "i2vgen_ms.plugin"),
+        **dict.fromkeys(activation.TRAINER_SIGNATURES, "i2vgen_ms.plugin.trainer"),
+    }
     assert index["requirements"] == {}
 
 

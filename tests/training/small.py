@@ -37,6 +37,7 @@ def configuration(task: str, *, extra: bool = True, **changes: Any) -> Configura
     values["output"] |= {"width": WIDTH, "height": HEIGHT, "num_frames": FRAMES}
     values["diffusion"] |= {"steps": 2}
     if task == "image-to-video":
+        values["input"] |= {"first_frame": "latents" if extra else "unused"}
         values["encoder"] |= {"embed_dim": 16}
         values["encoder"]["vision"] |= {"image_size": 32, "patch_size": 16, "width": 16, "layers": 1, "head_width": 8}
         values["st_unet"]["context"] |= {"in_channels": 16, "tokens": 2}

@@ -131,8 +131,9 @@ def test_what_is_made_loads_as_a_pipeline_with_the_average_of_the_weights(second
     assert result.frames.shape == (4, 16, 32, 3)
 
 
-def test_a_first_stage_without_an_extra_input_works_as_a_pipeline_too(tmp_path) -> None:
-    model = small.folder(tmp_path / "model", "image-to-video", extra=False)
+@pytest.mark.parametrize("extra", [False, True])
+def test_a_first_stage_works_as_a_pipeline_too(tmp_path, extra: bool) -> None:
+    model = small.folder(tmp_path / "model", "image-to-video", extra=extra)
     made = run(small.settings("small-image-to-video", model, tmp_path / "run"))
     result = load(made, device="cpu")(np.zeros((16, 32, 3), np.uint8), output_type="frames", progress=False)
     assert result.frames.shape == (4, 16, 32, 3)

@@ -76,7 +76,7 @@ def compressed(pictures: Tensor, quality: float) -> Tensor:
     both = frequency[:, None] + frequency[None, :]
     steps = torch.stack([first + slope * both for first, slope in (_LIGHT, _COLOUR, _COLOUR)])
     steps = (steps * scale).clamp(min=1.0) / 127.5
-    mix, back = (table.to(pictures) for table in (_YCC, _YCC_INVERSE))
+    mix, back = (table.to(pictures.device, pictures.dtype, non_blocking=True) for table in (_YCC, _YCC_INVERSE))
     blocks = rearrange(padded, "n c (y v) (x u) -> n y x c v u", v=BLOCK, u=BLOCK)
     planes = torch.einsum("k c, n y x c v u -> n y x k v u", mix, blocks)
     cosines = _cosines(pictures)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,6 +73,10 @@ class FileSource:
         self._sizes, self._seed, self._at_random = list(sizes), seed, at_random and cache is None
         self._buckets: dict[tuple[int, int, bool], Buckets] = {}
         self._damaged: dict[int, str] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process needs; batches are planned in the trainer's."""
+        return {**vars(self), "_buckets": {}}
 
     def plan(self, number: int, count: int, spec: Spec) -> Plan:
         """Raises: ConfigurationError when no file holds that many frames."""
@@ -180,11 +185,14 @@ def open_files(
 ) -> tuple[FileSource, FileSource, list[tuple[str, str]]]:
     """The files to train on, those kept for validation, and (path, reason) of those that cannot be read.
 
-    held_out: how many are kept; they are chosen by a hash of their names, so that a longer list keeps most of them.
+    held_out: how many are kept, videos before pictures; they are chosen by a hash of their names, so that a longer
+        list keeps most of them.
     Raises: ConfigurationError when nothing is left to train on.
     """
     items, skipped = look(entries(path))
-    order = sorted(items, key=lambda item: derive(0, Path(item.entry.path).name, str(item.entry.start)))
+    order = sorted(
+        items, key=lambda item: (not item.is_video, derive(0, Path(item.entry.path).name, str(item.entry.start)))
+    )
     kept, trained = order[:held_out], order[held_out:]
     if not trained:
         reasons = f", {len(skipped)} of them unreadable ({skipped[0][1]})" if skipped else ""

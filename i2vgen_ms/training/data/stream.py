@@ -10,34 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from i2vgen_ms.training.data import workers
 from i2vgen_ms.training.data.batch import Batch, Plan, Source
-
-
-class _Prepared(Dataset[Any]):
-    """What the source prepares for a plan; the loader's sampler hands in the plans."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def __getitem__(self, plan: Plan) -> Any:
-        return self._source.prepare(plan)
 
 
 def batches(source: Source, plans: Iterable[Plan], device: torch.device) -> Iterator[Batch]:
     """The batches of the plans, in order, on the device."""
-    if source.workers == 0:
-        prepared: Iterable[Any] = map(source.prepare, plans)
+    pin = device.type == "cuda"
+    if source.workers:
+        prepared = workers.prepared(source, plans, then=_pinned if pin else _as_it_is)
     else:
-        prepared = DataLoader(
-            _Prepared(source),
-            batch_size=None,
-            sampler=plans,  # any iterable serves; its items are what the dataset is asked for
-            num_workers=source.workers,
-            prefetch_factor=2,
-            pin_memory=device.type == "cuda",
-        )
+        prepared = map(source.prepare, plans)
     if device.type != "cuda":
         return (source.finish(item, device) for item in prepared)
     return _ahead(source, prepared, device)
@@ -66,6 +50,16 @@ def _ahead(source: Source, prepared: Iterable[Any], device: torch.device) -> Ite
             tensor.record_stream(current)
         yield batch
         batch = make()
+
+
+def _pinned(made: Any) -> Any:
+    """In memory that copies to the device need not wait for, if what was prepared can be put there."""
+    pin = getattr(made, "pin_memory", None)
+    return made if pin is None else pin()
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
 
 
 def _tensors(batch: Batch) -> Iterator[Tensor]:

@@ -1,0 +1,254 @@
+"""Clips cut out of files, in batches, decoded here or by worker processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from i2vgen_ms.errors import ConfigurationError, I2VGenError, UnreadableMediaError
+from i2vgen_ms.media.frames import to_uint8
+from i2vgen_ms.training import Trainer
+from i2vgen_ms.training.data.batch import Spec
+from i2vgen_ms.training.data.cache import LatentCache
+from i2vgen_ms.training.data.files import FileSource, open_files
+from i2vgen_ms.training.data.listing import Entry, entries, look
+from i2vgen_ms.training.data.stream import batches
+from i2vgen_ms.training.data.world import WorldSource
+from i2vgen_ms.training.report import DataWarning
+from i2vgen_ms.world.render import render
+from i2vgen_ms.world.scene import draw
+from tests.training import small
+from tests.training.data.failing import Failing
+
+CPU = torch.device("cpu")
+SIZES = [(64, 32), (32, 64)]
+CLIP = Spec(frames=4, width=0, height=0, fps=8)
+
+
+def source(folder: Path, **changes) -> FileSource:
+    items, _ = look(entries(folder))
+    return FileSource(items, **{"sizes": SIZES, "seed": 1, "workers": 0} | changes)
+
+
+def names(files: FileSource, indices) -> list[str]:
+    return [Path(files.items[index].entry.path).name for index in indices]
+
+
+def truth(index: int, times: list[float]) -> np.ndarray:
+    return to_uint8(render([draw(0, index)], width=64, height=32, times=times)[0])
+
+
+@pytest.mark.parametrize(("fps", "start"), [(8, 0.0), (4, 0.25), (2, 0.875), (16, 0.5)])
+def test_a_clip_has_the_frames_of_its_times(folder: Path, fps: int, start: float) -> None:
+    files = source(folder)
+    (index,) = (i for i, item in enumerate(files.items) if item.entry.path.endswith("b.mkv"))
+    frames = 3
+    made = files.pixels(index, Spec(frames, 64, 32, fps), start)
+    expected = truth(1, [start + frame / fps for frame in range(frames)])
+    assert made.shape == (3, 32, 64, 3)
+    assert np.abs(made.astype(int) - expected).mean() < 2.0
+    other = truth(1, [start + 0.25 + frame / fps for frame in range(frames)])
+    assert np.abs(made.astype(int) - other).mean() > np.abs(made.astype(int) - expected).mean()
+
+
+def test_batches_are_of_one_size_and_pictures_come_among_pictures_only(folder: Path) -> None:
+    files = source(folder)
+    videos, stills = set(), set()
+    for number in range(12):
+        plan = files.plan(number, 2, CLIP)
+        made = files.finish(files.prepare(plan), CPU)
+        assert made.pixels.shape == (2, 4, plan.spec.height, plan.spec.width, 3)
+        assert (plan.spec.width, plan.spec.height) in SIZES
+        assert float(made.pixels.min()) >= -1
+        assert float(made.pixels.max()) <= 1
+        assert torch.equal(made.first, made.pixels[:, 0])
+        assert made.fps.tolist() == [8.0, 8.0]
+        videos |= set(names(files, plan.indices))
+        still = files.plan(number, 2, Spec(1, 0, 0, 8, still=True))
+        stills |= set(names(files, still.indices))
+        assert files.finish(files.prepare(still), CPU).still
+    assert videos == {"a.mp4", "b.mkv", "c.mp4", "d.mp4", "short.webm"}
+    assert stills == videos | {"p.png", "q.jpg"}
+    long = files.plan(0, 20, Spec(8, 0, 0, 8))
+    assert "short.webm" not in names(files, long.indices)
+    captions = files.finish(files.prepare(files.plan(0, 8, CLIP)), CPU).captions
+    assert captions.count("a red arrow") == names(files, files.plan(0, 8, CLIP).indices).count("a.mp4")
+
+
+def test_cuts_are_taken_from_everywhere_and_follow_from_the_number(folder: Path) -> None:
+    files, same = source(folder), source(folder)
+    (index,) = (i for i, item in enumerate(files.items) if item.entry.path.endswith("a.mp4"))
+    starts = {round(files._start(index, files.plan(number, 2, CLIP), 0), 6) for number in range(30)}
+    assert len(starts) == 30
+    assert min(starts) < 0.3
+    assert max(starts) > 1.2
+    assert max(starts) <= 12 / 8 + 1e-6
+    plan = files.plan(5, 3, CLIP)
+    assert plan == same.plan(5, 3, CLIP)
+    assert torch.equal(files.prepare(plan).pixels, same.prepare(plan).pixels)
+    beginning = source(folder, at_random=False)
+    assert beginning._start(index, plan, 0) == 0.0
+
+
+def test_worker_processes_give_the_same_batches_in_the_same_order(folder: Path) -> None:
+    alone, helped = source(folder), source(folder, workers=2)
+    plans = [alone.plan(number, 2, CLIP) for number in range(5)]
+    expected = [batch.pixels for batch in batches(alone, plans, CPU)]
+    made = [batch.pixels for batch in itertools.islice(batches(helped, iter(plans), CPU), 5)]
+    assert all(torch.equal(a, b) for a, b in zip(made, expected, strict=True))
+
+
+def test_the_world_comes_from_worker_processes_too() -> None:
+    alone, helped = (WorldSource(seed=1, split="x", workers=workers) for workers in (0, 1))
+    plans = [alone.plan(number, 2, Spec(2, 32, 16, 8)) for number in range(3)]
+    expected, made = (list(batches(some, plans, CPU)) for some in (alone, helped))
+    assert [batch.captions for batch in made] == [batch.captions for batch in expected]
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(made, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [("raise", UnreadableMediaError, "number three is broken"), ("die", I2VGenError, r"ended \(status -9\)")],
+)
+def test_what_goes_wrong_in_a_worker_is_said_here_and_at_its_place(how: str, error, words: str) -> None:
+    source = Failing(seed=1, split="x", workers=1)
+    source.how = how
+    made = batches(source, (source.plan(number, 1, Spec(1, 16, 16, 8)) for number in range(9)), CPU)
+    assert [len(next(made).captions) for _ in range(3)] == [1, 1, 1]
+    with pytest.raises(error, match=words):
+        next(made)
+    assert not children()
+
+
+def test_workers_end_with_the_iteration() -> None:
+    source = WorldSource(seed=1, split="x", workers=1)
+    made = batches(source, (source.plan(number, 1, Spec(1, 16, 16, 8)) for number in itertools.count()), CPU)
+    next(made)
+    assert len(children()) == 1
+    made.close()
+    assert not children()
+
+
+def children() -> list[int]:
+    """Processes that this one started and that are alive."""
+    listed = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return [int(child) for file in listed for child in file.read_text().split()]
+
+
+def test_a_file_that_breaks_later_is_reported_once_and_another_stands_in(folder: Path, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mkv", "inner/d.mp4"):
+        shutil.copy(folder / name, tmp_path / Path(name).name)
+    files = source(tmp_path)
+    (tmp_path / "b.mkv").write_bytes((tmp_path / "b.mkv").read_bytes()[:400])
+    found = [files.finish(files.prepare(files.plan(number, 3, CLIP)), CPU) for number in range(2)]
+    reports = [path for batch in found for path, _ in batch.skipped]
+    assert reports == [str(tmp_path / "b.mkv")]
+    again = FileSource(files.items, sizes=SIZES, seed=1, workers=0)
+    assert torch.equal(again.prepare(again.plan(1, 3, CLIP)).pixels, files.prepare(files.plan(1, 3, CLIP)).pixels)
+    for file in tmp_path.iterdir():
+        file.write_bytes(b"nothing")
+    with pytest.raises(UnreadableMediaError, match="3 files in a row cannot be read, the last of them"):
+        FileSource(files.items, sizes=SIZES, seed=1, workers=0).prepare(files.plan(0, 1, CLIP))
+
+
+def test_held_out_files_are_not_trained_on(folder: Path) -> None:
+    given = {"sizes": SIZES, "seed": 0, "workers": 0}
+    train, held_out, skipped = open_files(folder, held_out=2, **given)
+    assert len(train.items) == 5
+    assert len(held_out.items) == 2
+    assert not {item.entry.path for item in train.items} & {item.entry.path for item in held_out.items}
+    assert [Path(path).name for path, _ in skipped] == ["broken.mp4", "broken.png"]
+    again = open_files(folder, held_out=2, **given)[1]
+    assert again.items == held_out.items
+    with pytest.raises(ConfigurationError, match=r"9 files, 2 of them unreadable .* 7 held out leave none"):
+        open_files(folder, held_out=7, **given)
+
+
+def test_clips_that_no_file_holds_are_named(folder: Path) -> None:
+    with pytest.raises(ConfigurationError, match="none of the 7 files is a video of 64 frames at 8 a second"):
+        source(folder).plan(0, 2, Spec(64, 0, 0, 8))
+
+
+def test_latents_are_kept_and_read_again(folder: Path, tmp_path: Path) -> None:
+    files = source(folder)
+    cache = LatentCache(tmp_path / "cache", "one")
+    spec = Spec(2, 64, 32, 8)
+    item = files.items[0]
+
+    def encode(pixels: torch.Tensor):
+        calls.append(tuple(pixels.shape))
+        small = pixels[:, :, ::8, ::8].float() / 255
+        return small, small - 1
+
+    calls: list[tuple[int, ...]] = []
+    pixels = torch.from_numpy(files.pixels(0, spec))
+    assert cache.load([item], spec) is None
+    cache.store(item, spec, pixels, encode)
+    cache.store(item, spec, pixels, encode)
+    assert calls == [(1, 2, 32, 64, 3)]
+    stored = cache.load([item, item], spec)
+    assert torch.equal(stored.mean[1], pixels[:, ::8, ::8].float() / 255)
+    assert torch.equal(stored.logvar, stored.mean - 1)
+    assert torch.equal(stored.first[0], pixels[0])
+    changes = [Spec(3, 64, 32, 8), Spec(2, 32, 64, 8), Spec(2, 64, 32, 4)]
+    assert len({cache.path(item, other) for other in (spec, *changes)}) == 4
+    assert LatentCache(tmp_path / "cache", "two").load([item], spec) is None
+    moved = type(item)(Entry(item.entry.path, start=0.5), item.width, item.height, item.fps, item.end)
+    assert cache.load([moved], spec) is None
+    cache.path(item, spec).write_bytes(b"damaged")
+    assert cache.load([item], spec) is None
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".safetensors"]
+
+
+def run_settings(folder: Path, model: Path, output: Path, **data):
+    files = {"kind": "files", "path": str(folder), "workers": 0, "cache": None, "held_out": 1} | data
+    clips = {"frames": [2, 3], "fps": [8], "sizes": [[32, 16], [16, 32]], "pictures_every": 3}
+    return small.settings(
+        "small-image-to-video", model, output, data=files, clips=clips, validation={"times": 1, "clips": 2, "steps": 1}
+    )
+
+
+def test_a_run_on_files_reports_what_it_left_out(folder: Path, first: Path, tmp_path: Path) -> None:
+    settings = run_settings(folder, first, tmp_path / "run")
+    with pytest.warns(DataWarning, match=r"broken\.(mp4|png) is left out") as caught:
+        Trainer(settings, device="cpu", progress=False).train()
+    assert len([warning for warning in caught if warning.category is DataWarning]) == 2
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert {Path(line["path"]).name for line in lines} == {"broken.mp4", "broken.png"}
+    assert len(small.log(tmp_path / "run")) == 4
+    assert len(small.log(tmp_path / "run", "validation")) == 1
+
+
+@pytest.mark.filterwarnings("ignore::i2vgen_ms.training.report.DataWarning")
+def test_a_run_on_kept_latents_decodes_nothing_after_its_beginning(
+    folder: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = run_settings(folder, first, tmp_path / "run", cache=str(tmp_path / "cache"))
+    settings = settings.replace("validation.times", 0)
+    trainer = Trainer(settings, device="cpu", progress=False)
+    trainer.train()
+    kept = sorted((tmp_path / "cache").iterdir())
+    losses = [entry["loss"] for entry in small.log(tmp_path / "run")]
+
+    def nothing(*_: object) -> None:
+        raise AssertionError("a file was decoded")
+
+    monkeypatch.setattr(FileSource, "pixels", nothing)
+    again = Trainer(settings.replace("output", str(tmp_path / "again")), device="cpu", progress=False)
+    again.train()
+    assert sorted((tmp_path / "cache").iterdir()) == kept
+    assert [entry["loss"] for entry in small.log(tmp_path / "again")] == losses
+
+
+def test_latents_cannot_be_kept_for_other_tasks(folder: Path, first: Path, tmp_path: Path) -> None:
+    data = run_settings(folder, first, tmp_path / "run", cache=str(tmp_path / "cache")).to_json()["data"]
+    settings = small.settings("small-autoencoder", first, tmp_path / "run", data=data)
+    with pytest.raises(ConfigurationError, match="only the ST-UNet is trained on latents"):
+        Trainer(settings, device="cpu", progress=False).train()
