@@ -12,7 +12,7 @@ import torch
 
 from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import Configuration
-from i2vgen_ms.runtime import chunked, memory, residency
+from i2vgen_ms.runtime import memory, operations, residency
 from i2vgen_ms.runtime.device import memory_advice
 from i2vgen_ms.runtime.residency import Resident
 from i2vgen_ms.weights import architecture
@@ -75,7 +75,7 @@ class Loader:
         """The networks in the given dtypes (by network name); each is read again only if its dtype changed."""
         with self._lock:
             missing = {
-                name: architecture.build(self._configuration, name, chunked.table(self._device))
+                name: architecture.build(self._configuration, name, operations.table(self._device))
                 for name in architecture.NETWORKS
                 if self._loaded.get(name, ("",))[0] != dtypes[name]
             }

@@ -1,4 +1,4 @@
-"""The table of operations for CUDA devices: what would need much memory for a moment is done in parts.
+"""Operations for CUDA devices that would need much memory for a moment, done in parts.
 
 Each function is that of `tensors.ops` on slices that do not see each other. What it knows of memory is one limit.
 """
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from i2vgen_ms.tensors import ops
-from i2vgen_ms.tensors.ops import Ops
 
 # Bytes of the largest intermediate result. Large enough that every part keeps the whole chip busy.
 LIMIT = 256 * 2**20
@@ -70,21 +69,22 @@ def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Ten
     return out
 
 
-def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
-    """`ops.feed_forward`, some tokens at a time."""
+def feed_forward(
+    x: Tensor,
+    weight_in: Tensor,
+    bias_in: Tensor,
+    weight_out: Tensor,
+    bias_out: Tensor,
+    *,
+    layer: Callable[..., Tensor] = ops.feed_forward,
+) -> Tensor:
+    """`ops.feed_forward`, some tokens at a time, each part by `layer`."""
     tokens = x.reshape(-1, x.shape[-1])
     count = max(1, LIMIT // (weight_in.shape[0] * x.element_size()))
     if count >= len(tokens):
-        return ops.feed_forward(x, weight_in, bias_in, weight_out, bias_out)
+        return layer(x, weight_in, bias_in, weight_out, bias_out)
     out = tokens.new_empty(len(tokens), weight_out.shape[0])
     for first in range(0, len(tokens), count):
         part = slice(first, first + count)
-        out[part] = ops.feed_forward(tokens[part], weight_in, bias_in, weight_out, bias_out)
+        out[part] = layer(tokens[part], weight_in, bias_in, weight_out, bias_out)
     return out.reshape(*x.shape[:-1], -1)
-
-
-def table(device: torch.device) -> Ops:
-    """The operations for inference on a device; on the CPU the plain ones, which change no number."""
-    if device.type != "cuda":
-        return Ops()
-    return Ops(group_norm=group_norm, conv_spatial=conv_spatial, feed_forward=feed_forward, in_parts=in_parts)

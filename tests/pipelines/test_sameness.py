@@ -86,4 +86,4 @@ def test_the_picture_is_prepared_as_published(theirs: Any, pipe: ImageToVideo) -
 
     image = Image.fromarray(np.random.default_rng(1).integers(0, 255, (448, 896, 3), dtype=np.uint8))
     call = pipe._begin({"progress": False}, 1)
-    assert torch.equal(pipe._prepare(image, call)[0], theirs.vid_trans(image))
+    assert torch.equal(pipe._prepare(image, call).pixels[0], theirs.vid_trans(image))

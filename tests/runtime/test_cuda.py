@@ -75,7 +75,7 @@ def test_group_norm_in_parts_is_bit_equal(monkeypatch: pytest.MonkeyPatch, per_f
     monkeypatch.setattr(chunked, "LIMIT", 2**20)
     x = torch.randn(1, 8, 24, 40, 320, device=DEVICE, dtype=torch.float16)
     weight, bias = torch.randn(2, 320, device=DEVICE, dtype=torch.float16)
-    options = {"groups": 32, "eps": 1e-5, "per_frame": per_frame, "silu": True}
+    options: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": per_frame, "silu": True}
     assert torch.equal(chunked.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -32,7 +34,7 @@ def test_it_is_the_definition(
     monkeypatch.setattr(fused, "SPAN", 40)
     x = torch.randn(shape, device=place) * 3 + 1
     weight, bias = torch.randn(2, shape[-1], device=place)
-    options = {"groups": groups, "eps": 1e-5, "per_frame": per_frame, "silu": silu}
+    options: dict[str, Any] = {"groups": groups, "eps": 1e-5, "per_frame": per_frame, "silu": silu}
     assert (
         relative_error(fused.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options)) <= 1e-6
     )
@@ -43,7 +45,7 @@ def test_a_large_mean_costs_no_digits(monkeypatch: pytest.MonkeyPatch, place: to
     monkeypatch.setattr(fused, "SPAN", 40)
     x = torch.randn(1, 2, 10, 20, 16, device=place, dtype=torch.float64)
     one, zero = torch.ones(16, device=place), torch.zeros(16, device=place)
-    options = {"groups": 4, "eps": 1e-5, "per_frame": False}
+    options: dict[str, Any] = {"groups": 4, "eps": 1e-5, "per_frame": False}
     wanted = ops.group_norm(x + 1000, one.double(), zero.double(), **options)
     # What is left is the rounding of the input: 1000 in fp32 has steps of 6e-5.
     assert relative_error(fused.group_norm((x + 1000).float(), one, zero, **options), wanted) <= 1e-4
@@ -52,7 +54,7 @@ def test_a_large_mean_costs_no_digits(monkeypatch: pytest.MonkeyPatch, place: to
 def test_half_precision_has_statistics_in_single(place: torch.device) -> None:
     x = (torch.randn(1, 2, 40, 40, 64, device=place) * 50).half()
     weight, bias = torch.randn(2, 64, device=place)
-    options = {"groups": 8, "eps": 1e-5, "per_frame": False, "silu": True}
+    options: dict[str, Any] = {"groups": 8, "eps": 1e-5, "per_frame": False, "silu": True}
     out = fused.group_norm(x, weight.half(), bias.half(), **options)
     assert out.dtype == torch.float16
     assert out.is_contiguous()
@@ -63,7 +65,7 @@ def test_half_precision_has_statistics_in_single(place: torch.device) -> None:
 def test_memory_in_another_order_is_read_rightly(place: torch.device) -> None:
     x = torch.randn(1, 2, 16, 4, 6, device=place).permute(0, 1, 3, 4, 2)
     weight, bias = torch.randn(2, 16, device=place)
-    options = {"groups": 4, "eps": 1e-5, "per_frame": True}
+    options: dict[str, Any] = {"groups": 4, "eps": 1e-5, "per_frame": True}
     assert (
         relative_error(fused.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options)) <= 1e-6
     )

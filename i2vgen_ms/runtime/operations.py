@@ -1,0 +1,80 @@
+"""The operations that networks are given for inference: plain on the CPU; on CUDA in parts, and fused where that works.
+
+It knows devices and which operations there are; what they compute stands in tensors/ops.py.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from i2vgen_ms.runtime import chunked
+from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors.ops import Ops
+
+# How far a fused operation may be from its definition in fp32 on the device's own numbers, which sum in other orders.
+TOLERANCE = 1e-5
+
+
+class FusedWarning(UserWarning):
+    """The fused operations do not work here, and the plain ones are used: the same results, slower."""
+
+
+def table(device: torch.device) -> Ops:
+    """The operations for inference on a device; on the CPU the plain ones, which change no number."""
+    return Ops() if device.type != "cuda" else _cuda(device)
+
+
+@cache
+def _cuda(device: torch.device) -> Ops:
+    plain = Ops(
+        group_norm=chunked.group_norm,
+        conv_spatial=chunked.conv_spatial,
+        feed_forward=chunked.feed_forward,
+        in_parts=chunked.in_parts,
+    )
+    try:
+        fused = _fused(plain)
+        check(fused, device)
+    except Exception as error:  # whatever a compiler, a driver or a missing package can raise
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        warnings.warn(f"the fused operations do not work on {device} and are not used: {words[-1]}", FusedWarning, 2)
+        return plain
+    return fused
+
+
+def _fused(plain: Ops) -> Ops:
+    from i2vgen_ms.runtime.kernels.geglu import feed_forward
+    from i2vgen_ms.runtime.kernels.group_norm import group_norm
+
+    return replace(plain, group_norm=group_norm, feed_forward=partial(chunked.feed_forward, layer=feed_forward))
+
+
+def check(fused: Ops, device: torch.device) -> None:
+    """Compares operations with their definitions on a few numbers.
+
+    Raises: RuntimeError when they differ; whatever an operation raises.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    x, weight, bias = numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
+    layer = numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)
+    norm: Callable[[Callable[..., Tensor]], Tensor] = lambda one: one(  # noqa: E731
+        x, weight, bias, groups=32, eps=1e-5, per_frame=False, silu=True
+    )
+    pairs = {
+        "group_norm": (norm(fused.group_norm), norm(ops.group_norm)),
+        "feed_forward": (fused.feed_forward(x, *layer), ops.feed_forward(x, *layer)),
+    }
+    for name, (ours, wanted) in pairs.items():
+        error = float((ours - wanted).norm() / wanted.norm())
+        if not error <= TOLERANCE:
+            raise RuntimeError(f"{name} differs from its definition by {error:.1e}")
