@@ -200,9 +200,11 @@ def test_image_to_video_hands_on_what_was_asked_for_and_nothing_else(
     np.save(tmp_path / "noise.npy", np.ones((1, 4, 2, 8, 8), np.float32))
     words = ("--steps", 3, "--sampler", '{"type": "ddim", "eta": 0.5}', "--spacing", "trailing", "--guidance-scale", 2)
     more = ("--latents", tmp_path / "noise.npy", "--no-progress", "--dtype", "float32")
+    more += ("--memory", "low", "--lora", "adapter", "--lora-scale", "0.5")
     assert run("image-to-video", "a.png", "-o", "v.mp4", "-m", tmp_path, *words, *more) == 0
     assert capsys.readouterr().out == "a.png -> v0.mp4 (seed 7)\n"
-    assert calls[0] == (tmp_path, {"device": None, "dtype": "float32", "cache": False})
+    loading = {"device": None, "dtype": "float32", "cache": False, "memory": "low"}
+    assert calls[0] == (tmp_path, {**loading, "lora": "adapter", "lora_scale": 0.5})
     picture, call = calls[1]
     assert picture == "a.png"
     torch.testing.assert_close(call.pop("latents"), torch.ones(1, 4, 2, 8, 8))
