@@ -73,8 +73,7 @@ class EncodersTraining(Task):
 
     def loss(self, network: Callable[..., Any], batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         seen, read, scale = network(*self._inputs(batch))
-        same = self._same(batch.captions)
-        return contrast(seen, read, scale, same), {"scale": scale.detach()}
+        return contrast(seen, read, scale), {"scale": scale.detach()}
 
     def validate(self, batch: Batch, seed: int) -> Shown:
         seen, read, _ = self._towers(*self._inputs(batch))
@@ -102,11 +101,11 @@ class EncodersTraining(Task):
         return column[:, None] == column[None, :]
 
 
-def contrast(seen: Tensor, read: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """CLIP's loss of unit vectors `b d`: cross entropy of the right partner among all, both ways.
+def contrast(seen: Tensor, read: Tensor, scale: Tensor) -> Tensor:
+    """CLIP's loss of unit vectors `b d`: cross entropy of each one's partner among all, both ways.
 
-    same: `b b`, which texts are equal; each of them is as right as the others.
+    Texts that are the same words have the same vector, so that naming one of them as the right one, or all, comes to
+    the same.
     """
-    wanted = same.float() / same.sum(dim=1, keepdim=True)
-    products = scale * seen @ read.T
-    return (F.cross_entropy(products, wanted) + F.cross_entropy(products.T, wanted)) / 2
+    products, partners = scale * seen @ read.T, torch.arange(len(seen), device=seen.device)
+    return (F.cross_entropy(products, partners) + F.cross_entropy(products.T, partners)) / 2

@@ -36,6 +36,8 @@ class Processes:
                 f"training needs the package accelerate ({error}); install i2vgen_ms[train]"
             ) from error
         place = devices.choose(device)
+        if numerics.train == "fp16" and place.type == "cpu":
+            raise ConfigurationError("settings: numerics.train: 'fp16' needs a CUDA device; give 'bf16' or 'no'")
         # Accelerate keeps one state for a process; another run may want another number format or device.
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         GradientState._reset_state()

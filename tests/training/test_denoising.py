@@ -78,13 +78,6 @@ def test_without_dropout_the_conditions_are_the_pictures_and_the_rate(first) -> 
     assert spy.conditions["skip_temporal"] is False
 
 
-def test_the_first_frames_input_is_the_same_at_every_frame() -> None:
-    latents = torch.randn(2, 4, 3, 5)
-    made = first_frame_input(latents, 6)
-    assert made.shape == (2, 4, 6, 3, 5)
-    assert all(torch.equal(made[:, :, frame], latents) for frame in range(6))
-
-
 def test_dropout_puts_nothing_in_the_place_of_a_condition(first, second) -> None:
     kept = asked(first, condition_dropout=0.0).conditions
     gone = asked(first, condition_dropout=1.0, extra_dropout=0.0).conditions

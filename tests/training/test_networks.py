@@ -55,10 +55,8 @@ def test_a_networks_weights_and_description_come_from_the_folder_that_is_named(f
     assert built.scale_factor == 0.5
     expected = networks.fresh(configuration, "encoder", 0)
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), expected.parameters(), strict=True))
-    with torch.no_grad():
-        next(iter(again.parameters())).add_(1.0)  # a page of the file must not be written to
-    once_more = networks.build(configuration, "encoder", source="model", folder=folder, seed=0, device=CPU)
-    assert torch.equal(next(iter(once_more.parameters())), next(iter(expected.parameters())))
+    mapped = Path("/proc/self/maps").read_text()
+    assert str(first) not in mapped, "a file that a run began with may be changed while it goes on"
 
 
 def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -108,6 +108,11 @@ def test_bfloat16_goes_about_the_same_way(first, tmp_path) -> None:
     assert not torch.is_autocast_enabled("cpu")
 
 
+def test_a_number_format_that_the_cpu_has_not(first, tmp_path) -> None:
+    with pytest.raises(ConfigurationError, match=r"numerics\.train: 'fp16' needs a CUDA device"):
+        run(small.settings("small-image-to-video", first, tmp_path, numerics={**small.NUMBERS, "train": "fp16"}))
+
+
 def test_the_process_keeps_its_random_state_and_its_precision(first, tmp_path) -> None:
     state, precision = torch.get_rng_state(), torch.get_float32_matmul_precision()
     run(small.settings("small-image-to-video", first, tmp_path / "run"))
