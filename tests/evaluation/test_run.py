@@ -175,6 +175,11 @@ def test_the_untrained_model_differs_in_its_st_unet_alone(folder: Path, tmp_path
     assert list(ours) == list(theirs)
     differ = [name for name, tensor in ours.items() if tensor.ndim > 1 and not torch.equal(tensor, theirs[name])]
     assert len(differ) == sum(tensor.ndim > 1 for tensor in ours.values())
+    lines = {name.rpartition(".")[2]: set() for name, tensor in theirs.items() if tensor.ndim == 1}
+    for name, tensor in theirs.items():
+        if tensor.ndim == 1:
+            lines[name.rpartition(".")[2]] |= set(tensor.tolist())
+    assert lines == {"weight": {1.0}, "bias": {0.0}}
 
 
 def command(*words: object) -> int:
