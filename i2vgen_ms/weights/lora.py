@@ -123,9 +123,7 @@ def _config(checkpoint: Checkpoint, file: Path) -> dict[str, Any]:
     rank, alpha = (config.get(key) if isinstance(config, dict) else None for key in ("r", "lora_alpha"))
     numbers = isinstance(rank, int) and isinstance(alpha, (int, float)) and not isinstance(rank, bool)
     if not numbers or not (rank > 0 and 0 < alpha < 1e9):  # type: ignore[operator]
-        raise CheckpointError(
-            f"{file}: {CONFIG}: r and lora_alpha must be positive, not {rank!r:.20}, {alpha!r:.20}"
-        )
+        raise CheckpointError(f"{file}: {CONFIG}: r and lora_alpha must be positive, not {rank!r:.20}, {alpha!r:.20}")
     for key in _OTHER_KINDS:
         if config.get(key):
             raise CheckpointError(f"{file}: {CONFIG}: adapters with {key} are not known here")
