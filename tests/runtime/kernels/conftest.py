@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 pytest.importorskip("triton")
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> Iterator[None]:
+    """A few numbers can nearly cancel, and then rounding is all there is; so they are the same in every run."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")
