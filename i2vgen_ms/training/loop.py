@@ -32,7 +32,7 @@ from i2vgen_ms.training.settings import DenoisingSettings, Settings
 
 STATE, SETTINGS = "state.safetensors", "settings.json"
 # What may change when a run goes on: how long it is, and what it tells.
-_FREE = ("output", "length", "log", "validation", "state", "export", "compile", "checkpointing", "data", "batch")
+_FREE = ("output", "length", "log", "validation", "state", "export", "checkpointing", "data", "batch")
 
 
 class Trainer:
@@ -69,8 +69,6 @@ class Trainer:
         self._parameters = self.task.parameters()
         self._optimiser = _optimiser(settings, self._parameters.values(), self.device)
         self.network, self._stepper = self._processes.prepare(self.task.network, self._optimiser)
-        if settings.compile:
-            self.task.network.compile()
         self.average = Average(self._parameters, settings.ema) if settings.ema else None
         self.step = 0
         self._validated = 0

@@ -59,7 +59,6 @@ class Settings(Section):
     ema: Annotated[float, Field(ge=0, lt=1)]
     numerics: parts.Numerics
     checkpointing: Literal["none", "torch", "fairscale"]
-    compile: bool
     state: parts.Keeping
     log: parts.Logging
     validation: parts.Validation

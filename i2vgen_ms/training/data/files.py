@@ -156,11 +156,11 @@ class FileSource:
         return item.entry.start + spare * random.Random(derive(self._seed, "cut", plan.number, place)).random()
 
     def _places(self, spec: Spec) -> dict[int, Size]:
-        """The size of the batches of every file that holds such a clip. Pictures are for batches of pictures alone."""
+        """The size of the batches of every file that holds such a clip; pictures hold single frames."""
         return {
             index: nearest_size(item.width, item.height, self._sizes)
             for index, item in enumerate(self.items)
-            if item.holds(spec.frames, spec.fps) and (spec.still or item.is_video)
+            if item.holds(spec.frames, spec.fps)
         }
 
     def _bucket(self, spec: Spec) -> Buckets:

@@ -51,6 +51,8 @@ def test_what_clips_a_file_holds(folder: Path) -> None:
     assert not part.holds(5, 3)
     assert picture.holds(1, 8)
     assert not picture.holds(2, 8)
+    (whole,), _ = look([Entry(str(folder / "a.mp4"), end=100.0)])
+    assert whole.end == 15 / 8, "no part goes on after its file"
     ((_, reason),) = look([Entry(str(folder / "a.mp4"), start=60.0)])[1]
     assert reason == "it ends at 1.875 s, before its part begins at 60 s"
 
