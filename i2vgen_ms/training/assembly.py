@@ -82,7 +82,10 @@ def sources(settings: Settings, data: WorldData | FileData, task: Task) -> Sourc
     """The sources of a `data` section of the settings. Raises: ConfigurationError."""
     if isinstance(data, WorldData):
         make = partial(WorldSource, seed=data.seed, shapes=data.shapes, pairs=data.pairs, cameras=data.cameras)
-        return Sources(make(split=data.split, workers=data.workers), make(split=f"{HELD_OUT} {data.split}"))
+        world = make(split=data.split, scenes=data.scenes, workers=data.workers)
+        if data.scenes is not None:  # few scenes are learnt by heart, and that is what is to be seen
+            return Sources(world, make(split=data.split, scenes=data.scenes))
+        return Sources(world, make(split=f"{HELD_OUT} {data.split}"))
     cache = None
     if data.cache is not None:
         if not isinstance(task, Denoising):

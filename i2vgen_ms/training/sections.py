@@ -58,11 +58,15 @@ class Clips(Section):
 
 
 class WorldData(Section):
-    """The procedural world, rendered on the training device. Null leaves a choice to the world."""
+    """The procedural world, rendered on the training device. Null leaves a choice to the world.
+
+    scenes: so many different ones, over and over, such as 1 to see whether a network can learn at all; null: no end.
+    """
 
     kind: Literal["world"]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     split: Place
+    scenes: Count | None
     shapes: Annotated[list[str], Field(min_length=1)] | None
     pairs: Share | None
     cameras: Share | None

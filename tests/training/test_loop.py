@@ -185,7 +185,16 @@ def test_the_rate_follows_the_schedule_and_the_phases(first, tmp_path) -> None:
     assert rates == pytest.approx(expected)
 
 
-OTHER = {"kind": "world", "seed": 9, "split": "train", "shapes": ["heart"], "pairs": 0.0, "cameras": 0.0, "workers": 0}
+OTHER = {
+    "kind": "world",
+    "seed": 9,
+    "split": "train",
+    "scenes": None,
+    "shapes": ["heart"],
+    "pairs": 0.0,
+    "cameras": 0.0,
+    "workers": 0,
+}
 
 
 def test_a_run_by_the_clock_ends_by_itself_and_its_rate_follows_the_time(first, tmp_path) -> None:

@@ -31,6 +31,7 @@ class WorldSource:
 
     Args:
         seed, split: choose the stream of scenes; different splits show different scenes.
+        scenes: how many different ones there are; None: no end.
         shapes: that may occur; None: all but those that are held out.
         pairs, cameras: shares of scenes with two things, and with a moving camera; None: the world's own.
         workers: processes that draw scenes.
@@ -42,6 +43,7 @@ class WorldSource:
         *,
         seed: int,
         split: str,
+        scenes: int | None = None,
         shapes: Sequence[str] | None = None,
         pairs: float | None = None,
         cameras: float | None = None,
@@ -53,11 +55,12 @@ class WorldSource:
             self._variety: Variety = replace(STANDARD, **chosen)
         except ArgumentError as error:
             raise ConfigurationError(f"data: {error}") from error
-        self._seed, self._split = seed, split
+        self._seed, self._split, self._scenes = seed, split, scenes
         self.workers = workers
 
     def plan(self, number: int, count: int, spec: Spec) -> Plan:
-        return Plan(number, tuple(numbers(number, count)), spec)
+        indices = numbers(number, count)
+        return Plan(number, tuple(index % self._scenes if self._scenes else index for index in indices), spec)
 
     def prepare(self, plan: Plan) -> Drawn:
         aspect = plan.spec.width / plan.spec.height
