@@ -24,7 +24,7 @@ from tests.weights.hostile import fake_lightning
 ROOT = Path(__file__).resolve().parents[2]
 # Distributions whose module has another name, and modules that a declared distribution always brings.
 MODULE_OF = {"open_clip_torch": "open_clip", "pillow": "PIL"}
-BROUGHT = {"modelscope_hub": "modelscope", "pydantic_core": "pydantic"}
+BROUGHT = {"modelscope_hub": "modelscope", "pydantic_core": "pydantic", "triton": "torch"}
 
 # Optional, unmaintained, or of other tasks: none of them may be needed by the job as it is shipped.
 UNNEEDED = [
