@@ -42,7 +42,9 @@ def test_on_the_cpu_they_are_the_plain_ones() -> None:
 def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     fused = table(CUDA)
     assert fused.group_norm is not chunked.group_norm
-    assert relative_error(small_network(fused)(**inputs()), small_network()(**inputs())) <= 1e-5
+    given = inputs()
+    given["x"] = given["x"][:, :, :1, :4, :4]  # the interpreter takes its time
+    assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
 
 
 @pytest.mark.parametrize("name", ["group_norm", "feed_forward"])
