@@ -71,19 +71,22 @@ def write_random_weights(
         state = {}
         for ours, tensor in built.network.state_dict().items():
             published = built.layout.to_published(ours)
-            values = _random(ours, tensor, generator).to("cpu", dtype or torch.float32)
+            values = random_values(ours, tensor.shape, generator).to("cpu", dtype or torch.float32)
             state[published] = built.layout.to_published_shape(ours, values).contiguous()
         content: Any = state if name == "encoder" else {"state_dict": state}
         torch.save(content, folder / getattr(configuration.weights, name))
 
 
-def _random(name: str, like: Any, generator: Any) -> Any:
-    """Values under which activations keep their size from layer to layer, so that nothing overflows or dies."""
+def random_values(name: str, shape: Any, generator: Any) -> Any:
+    """Values under which activations keep their size from layer to layer, so that nothing overflows or dies.
+
+    `name` tells weights from biases; `shape` is a torch.Size, and the values are on the generator's device or the CPU.
+    """
     import torch
 
-    if like.ndim > 1:
-        return torch.randn(like.shape, generator=generator, device=generator.device) / like[0].numel() ** 0.5
-    return torch.ones(like.shape) if name.endswith("weight") else torch.zeros(like.shape)
+    if len(shape) > 1:
+        return torch.randn(shape, generator=generator, device=generator.device) / shape[1:].numel() ** 0.5
+    return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
 
 
 def run(output: str = "demo.mp4", *, steps: int = 12, say: Callable[[str], Any] = print) -> Path:

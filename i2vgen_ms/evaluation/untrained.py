@@ -12,6 +12,7 @@ from torch import Tensor
 
 from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import FILE, Configuration
+from i2vgen_ms.demo import random_values
 from i2vgen_ms.weights import architecture, safetensors_files
 from i2vgen_ms.weights.checkpoint import OWN_FORMAT
 
@@ -38,14 +39,9 @@ def write_untrained(folder: Path, configuration: Configuration, source: Path, *,
     for name, tensor in network.state_dict().items():
 
         def make(name: str = name, shape: torch.Size = tensor.shape) -> Tensor:
-            return _random(name, shape, generator).half()
+            values: Tensor = random_values(name, shape, generator).half()
+            return values
 
         entries.append((name, tuple(tensor.shape), torch.float16, make))
     safetensors_files.write(folder / _NAME, entries, {"format": OWN_FORMAT, "part": "st_unet"})
     return folder
-
-
-def _random(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    if len(shape) > 1:
-        return torch.randn(shape, generator=generator) / shape[1:].numel() ** 0.5
-    return torch.full(shape, float(name.endswith("weight")))
