@@ -109,6 +109,11 @@ class NoiseSchedule:
         return t
 
 
+def start_timestep(schedule: NoiseSchedule, strength: float) -> int:
+    """The timestep that a clip is noised to, for a strength in (0, 1]; 0.6 of 1000 timesteps is timestep 599."""
+    return max(0, round(strength * schedule.timesteps) - 1)
+
+
 def start_scale(schedule: NoiseSchedule, timestep: float, mode: str) -> float:
     """The factor on a noised latent `x_t` before a sampler starts from it at `timestep`.
 

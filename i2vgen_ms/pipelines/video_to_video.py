@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from i2vgen_ms import catalogue
 from i2vgen_ms.config.schema import VideoToVideoConfiguration
 from i2vgen_ms.diffusion import noise
-from i2vgen_ms.diffusion.schedule import start_scale
+from i2vgen_ms.diffusion.schedule import start_scale, start_timestep
 from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.media.audio import audio_for
 from i2vgen_ms.media.clip import Clip, read_clip
@@ -134,7 +134,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         generators = call.generators(1)
         positive, negative = self._conditions(scene.text, call)
         schedule = schedule_of(settings.diffusion)
-        first = max(0, round(settings.start.strength * schedule.timesteps) - 1)
+        first = start_timestep(schedule, settings.start.strength)
         noised = call.given_latents("noised_latents")
         if noised is None:
             latents = self._encode(scene.clip, call, generators[0])

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 
 from i2vgen_ms.autoencoder.posterior import Posterior
 from i2vgen_ms.config.schema import Configuration, VideoToVideoConfiguration
+from i2vgen_ms.diffusion.schedule import start_timestep
 from i2vgen_ms.errors import ConfigurationError
 from i2vgen_ms.media.frames import to_pixels
 from i2vgen_ms.pipelines.conditions import first_frame_input
+from i2vgen_ms.pipelines.padding import pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.training import export, lora
 from i2vgen_ms.training.data.batch import Batch
@@ -86,8 +88,7 @@ class Denoising(Task):
         start = self._wanted.start
         if isinstance(configuration, VideoToVideoConfiguration) and start is None:
             start = configuration.start.strength
-        # as video-to-video rounds it
-        first = None if start is None else max(0, round(start * schedule.timesteps) - 1)
+        first = None if start is None else start_timestep(schedule, start)
         self._objective = Objective(
             schedule,
             prediction=configuration.diffusion.prediction,
@@ -137,12 +138,10 @@ class Denoising(Task):
 
     def _through_the_autoencoder(self, pixels: Tensor) -> Tensor:
         """Small clips as a first stage's decoder makes them; sides that it cannot halve are padded and cut again."""
-        factor, (height, width) = self._networks.autoencoder.factor, pixels.shape[2:4]
-        padded = F.pad(
-            rearrange(pixels, "b f h w c -> b (f c) h w"), (0, -width % factor, 0, -height % factor), mode="replicate"
-        )
+        count, (height, width) = pixels.shape[0], pixels.shape[2:4]
+        padded = pad_pixels(rearrange(pixels, "b f h w c -> (b f) h w c"), self._networks.autoencoder.factor)
         with self.frozen():
-            latents = self._networks.autoencoder.encode(rearrange(padded, "b (f c) h w -> b f h w c", c=3)).mode()
+            latents = self._networks.autoencoder.encode(rearrange(padded, "(b f) h w c -> b f h w c", b=count)).mode()
             decoded: Tensor = self._networks.autoencoder.decode_all(latents)
         return decoded[:, :, :height, :width].float()
 
