@@ -35,7 +35,7 @@ class Resident:
 
     def __init__(self, network: Any, device: torch.device, *, movable: bool) -> None:
         self.network, self.device, self.movable = network, device, movable
-        tensors = [*network.parameters(), *network.buffers()]
+        tensors = _tensors(network)
         self.nbytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         self.on_device = not movable or all(tensor.device == device for tensor in tensors)
         self._users, self._last_use = 0, next(_CLOCK)
