@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
 from i2vgen_ms.config.data import configuration_folder
 from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import ImageToVideo, VideoToVideo, load
 from tests import second_stage
+from tests.threads import one_thread as one_thread
 
 SIZES: dict[str, Any] = {"max_frames": 2, "latent_hei": 2, "latent_wid": 4}
 NETWORK = {"dim_mult": [1, 2], "num_res_blocks": 1, "attn_scales": [1.0]}
@@ -38,14 +38,6 @@ class Job(NamedTuple):
     source: Any
     folder: Path
     make: Callable[..., Path]
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="package")
