@@ -1,0 +1,86 @@
+"""What several groups share: a small model, its pipeline, a picture, and words about what a call leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from i2vgen_ms.demo import make_random_model
+from i2vgen_ms.pipelines import ImageToVideo, load
+
+# Small enough for a call in well under a second.
+SIZES: dict[str, Any] = {"max_frames": 3, "latent_hei": 4, "latent_wid": 8}
+QUICK: dict[str, Any] = {"steps": 2, "seed": 1}  # what a call is given that only has to come to its end
+
+
+@pytest.fixture(scope="package")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder in which it is remembered which files were checked."""
+    place = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("I2VGEN_MS_CACHE", str(place))
+        yield place
+
+
+@pytest.fixture(scope="package")
+def folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A small model folder in the published formats; nobody writes into it, make a copy."""
+    return make_random_model(tmp_path_factory.mktemp("model"), SIZES)
+
+
+@pytest.fixture(scope="package")
+def pipe(folder: Path) -> ImageToVideo:
+    """The pipeline of `folder`, on the CPU."""
+    return load(folder, device="cpu")
+
+
+@pytest.fixture(scope="package")
+def picture() -> np.ndarray:
+    """A picture with a different colour in every corner."""
+    y, x = np.mgrid[0:90, 0:160]
+    return np.stack([x * 255 // 160, y * 255 // 90, 255 - x * 255 // 160], axis=-1).astype(np.uint8)
+
+
+def warm_up() -> None:
+    """Uses once what opens something for the life of the process."""
+    torch.randn(600, 600) @ torch.randn(600, 600)
+    os.urandom(1)
+    thread = threading.Thread(target=torch.get_num_threads)
+    thread.start()
+    thread.join()
+
+
+def tree(place: Path) -> set[str]:
+    """Everything below a folder, hidden files too, as names relative to it."""
+    return {str(path.relative_to(place)) for path in place.rglob("*")}
+
+
+@contextlib.contextmanager
+def leaves(place: Path, *names: str) -> Iterator[None]:
+    """What the block creates below `place` is exactly `names`, and nothing goes away; checked after an error too."""
+    before = tree(place)
+    try:
+        yield
+    finally:
+        after = tree(place)
+        assert after - before == set(names) - before, f"left behind: {sorted(after - before)}, expected: {names}"
+        assert before <= after, f"gone: {sorted(before - after)}"
+
+
+def copy_of(model: Path, to: Path) -> Path:
+    """A model folder of one's own: its weight files are the same ones (hard links), its configuration is a copy."""
+    to.mkdir(parents=True)
+    for source in model.iterdir():
+        if source.suffix == ".json":
+            (to / source.name).write_bytes(source.read_bytes())
+        else:
+            os.link(source, to / source.name)
+    return to
