@@ -15,7 +15,14 @@
     +-- HubError                  a model that cannot be found or downloaded
     +-- DeviceError               a device that is not there, or out of memory
     |   `-- OutOfMemoryError
+    +-- ForkError                 a pipeline in a process that was forked after it was loaded (also a RuntimeError)
     +-- NonFiniteError            NaN or infinity where numbers were expected
+    +-- ServiceError              what a service of jobs does not do, or does not have
+    |   +-- BusyError             its queue is full, or it is ending
+    |   +-- WaitError             a job waited longer than it may
+    |   +-- UnknownJobError       no job has that id, or not any more
+    |   +-- NotDoneError          the job has no result yet
+    |   `-- GoneError             the result will never be there, or is there no more
     `-- Cancelled                 the progress callback asked to stop
 
 Every class is built from one message, because modelscope re-raises constructor errors as `type(error)(text)`.
@@ -85,11 +92,41 @@ class DeviceError(I2VGenError, RuntimeError):
 
 
 class OutOfMemoryError(DeviceError):
-    """The device ran out of memory; the message says what to lower."""
+    """The device, or the host, ran out of memory; the message says what to lower."""
+
+
+class ForkError(I2VGenError, RuntimeError):
+    """A pipeline is used in a process that was forked after it was loaded, where it would hang."""
 
 
 class NonFiniteError(I2VGenError, ArithmeticError):
     """NaN or infinity appeared; the message says at which stage and step."""
+
+
+class ServiceError(I2VGenError):
+    """A service of jobs does not do what was asked for."""
+
+
+class BusyError(ServiceError):
+    """The queue is full, or the service is ending; after `retry_after` seconds it is worth another try."""
+
+    retry_after = 10
+
+
+class WaitError(ServiceError):
+    """A job waited in the queue for longer than it may; it was not started."""
+
+
+class UnknownJobError(ServiceError):
+    """No job has that id, or not any more."""
+
+
+class NotDoneError(ServiceError):
+    """The job has no result yet."""
+
+
+class GoneError(ServiceError):
+    """The job's result will never be there, or is there no more."""
 
 
 class Cancelled(I2VGenError):

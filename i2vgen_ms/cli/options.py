@@ -16,7 +16,7 @@ from i2vgen_ms.errors import ArgumentError
 LOADING = ("device", "dtype", "cache", "memory", "lora", "lora_scale")
 COMMON = (
     *("seed", "steps", "sampler", "spacing", "timestep_rounding", "guidance_scale", "guidance_rescale"),
-    *("guidance_branches", "fps", "width", "height", "progress"),
+    *("guidance_branches", "fps", "width", "height", "on_oom", "progress"),
 )
 
 
@@ -62,6 +62,7 @@ def call(parser: argparse.ArgumentParser, *, fps: Any = int) -> Any:
     group.add_argument("--guidance-rescale", type=float, metavar="X", help="0 to 1")
     group.add_argument("--guidance-branches", metavar="HOW", help="batched, or sequential in half the memory")
     group.add_argument("--fps", type=fps)
+    group.add_argument("--on-oom", metavar="WHAT", help="raise, or lower the memory mode and go on")
     group.add_argument("--width", type=int, metavar="PIXELS")
     group.add_argument("--height", type=int, metavar="PIXELS")
     return group

@@ -20,6 +20,7 @@ from i2vgen_ms.config.sections import (
     Diffusion,
     DtypeByDevice,
     Memory,
+    OnOom,
     Output,
     PictureInput,
     PictureOutput,
@@ -54,6 +55,7 @@ class Configuration(Section):
     seed: Seed
     batch_size: BatchSize
     memory: Memory
+    on_oom: OnOom
     dtype: DtypeByDevice
 
     @classmethod

@@ -28,6 +28,7 @@ Seed = Annotated[int, Field(ge=0, le=2**64 - 1)]
 BatchSize = Annotated[int, Field(ge=1, le=256)]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Memory = Literal["auto", "fast", "balanced", "low"]
+OnOom = Literal["raise", "lower"]
 
 
 class Section(BaseModel):

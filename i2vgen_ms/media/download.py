@@ -19,6 +19,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from i2vgen_ms.errors import MediaLimitError, UnreadableMediaError
+from i2vgen_ms.media import addresses
 from i2vgen_ms.media.limits import MEBIBYTE, Limits, words
 from i2vgen_ms.media.source import describe, is_url
 
@@ -68,19 +69,21 @@ class _Deadline:
 
 
 class _WatchedAdapter(HTTPAdapter):
-    """Shows every new connection to the deadline."""
+    """Shows every new connection to the deadline, and makes it to a public address if that is wanted."""
 
-    def __init__(self, deadline: _Deadline) -> None:
+    def __init__(self, deadline: _Deadline, *, public: bool) -> None:
         super().__init__(max_retries=0)
-        self._deadline = deadline
+        self._deadline, self._public = deadline, public
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool = super().get_connection_with_tls_context(*args, **kwargs)
-        deadline, base = self._deadline, pool.ConnectionCls
+        deadline, base, public = self._deadline, pool.ConnectionCls, self._public
 
         class Watched(base):  # type: ignore[misc, valid-type]
             def _new_conn(self) -> socket.socket:
-                connection = super()._new_conn()
+                connection = (
+                    addresses.connect(self._dns_host, self.port, self.timeout) if public else super()._new_conn()
+                )
                 deadline.watch(connection)
                 return cast(socket.socket, connection)
 
@@ -93,14 +96,18 @@ def download(url: str, *, limits: Limits, max_bytes: int) -> Iterator[BinaryIO]:
     """The file behind `url`, at its first byte, in memory or in a temporary file that vanishes afterwards.
 
     Raises UnreadableMediaError (no connection, an error status, another scheme) and MediaLimitError (more than
-    `max_bytes`, longer than `limits.total_seconds`, more than `limits.redirects` redirects, addresses switched off).
+    `max_bytes`, longer than `limits.total_seconds`, more than `limits.redirects` redirects, an address that
+    `limits.urls` refuses).
     """
-    if not limits.urls:
+    if limits.urls == "none":
         raise MediaLimitError(f"{describe(url)}: web addresses are switched off here; give the file itself")
     deadline = _Deadline(limits.total_seconds)
     try:
         with requests.Session() as session, tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-            adapter = _WatchedAdapter(deadline)
+            public = limits.urls == "public"
+            # A proxy would resolve the name itself, and a password file is not for an address that a stranger gives.
+            session.trust_env = not public
+            adapter = _WatchedAdapter(deadline, public=public)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             try:

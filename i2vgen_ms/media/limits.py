@@ -7,8 +7,10 @@ It does not know what is read, nor who calls.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 MEBIBYTE = 1 << 20
+_URLS = ("any", "public", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +23,14 @@ class Limits:
     `max_audio_bytes`: the encoded sound of a clip's frames.
     `decode_seconds`: time for decoding a whole clip, and for going through the rest of its file.
     `connect_seconds`, `total_seconds`, `redirects`: of one download, all redirects included in the total.
-    `urls`: whether http and https addresses are followed at all.
+    `urls`: which http and https addresses are fetched: `any`; `public`, those of the public internet alone, whatever a
+    name resolves to and however often it redirects, without the proxies and passwords of the environment; `none`.
+    `paths`: whether names of files are opened.
 
-    Raises ValueError for a bound that is not positive (`redirects` may be 0).
+    What strangers send is read with `Limits(urls='public', paths=False)`, or `urls='none'`: nothing of the machine or
+    of the network that it stands in can be read through it.
+
+    Raises ValueError for a bound that is not positive (`redirects` may be 0), or another word for `urls`.
     """
 
     max_bytes: int = 64 * MEBIBYTE
@@ -37,12 +44,17 @@ class Limits:
     connect_seconds: float = 10.0
     total_seconds: float = 30.0
     redirects: int = 3
-    urls: bool = True
+    urls: Literal["any", "public", "none"] = "any"
+    paths: bool = True
 
     def __post_init__(self) -> None:
+        if self.urls not in _URLS:
+            raise ValueError(f"Limits.urls is {', '.join(map(repr, _URLS))}, not {self.urls!r}")
+        if not isinstance(self.paths, bool):
+            raise ValueError(f"Limits.paths is True or False, not {self.paths!r}")
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name not in ("redirects", "urls")):
+            if field.name not in ("urls", "paths") and not (value > 0 or (value == 0 and field.name == "redirects")):
                 raise ValueError(f"Limits.{field.name} must be positive, not {value!r}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from i2vgen_ms.errors import ArgumentError, MediaLimitError, NonFiniteError, UnreadableMediaError
+from i2vgen_ms.errors import ArgumentError, MediaLimitError, NonFiniteError, OutOfMemoryError, UnreadableMediaError
 from i2vgen_ms.media.limits import Limits
 from i2vgen_ms.media.source import describe, read_source
 
@@ -73,6 +73,8 @@ def _opened(data: bytes, source: Any) -> Image.Image:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaLimitError(f"{describe(source)} has too many pixels: {error}") from error
+    except MemoryError as error:
+        raise _too_little_memory(source) from error
     except Image.UnidentifiedImageError as error:
         raise UnreadableMediaError(
             f"{describe(source)} is not a picture, or of a format that is not accepted ({', '.join(FORMATS)}); "
@@ -99,11 +101,17 @@ def _decoded(image: Image.Image, source: Any) -> Picture:
         return np.array(picture if turn is None else picture.transpose(turn))
     except (NonFiniteError, MediaLimitError, Image.DecompressionBombError):
         raise
+    except MemoryError as error:
+        raise _too_little_memory(source) from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         raise UnreadableMediaError(
             f"{describe(source)} is damaged or cannot be converted "
             f"({image.format or 'picture'}, mode {image.mode}): {error}"
         ) from error
+
+
+def _too_little_memory(source: Any) -> OutOfMemoryError:
+    return OutOfMemoryError(f"out of memory while reading {describe(source)}; give a smaller picture")
 
 
 def _orientation(image: Image.Image) -> int:

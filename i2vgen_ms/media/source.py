@@ -45,7 +45,8 @@ def open_source(source: Any, *, limits: Limits, max_bytes: int | None = None) ->
     `limits.max_bytes`.
 
     Raises UnreadableMediaError (missing, not a regular file, a scheme that is not accepted, a failed download),
-    MediaLimitError (too large, too slow), ArgumentError (something that is no source at all).
+    MediaLimitError (too large, too slow, a path or an address that `limits` refuse), ArgumentError (something that is
+    no source at all).
     """
     cap = limits.max_bytes if max_bytes is None else max_bytes
     if isinstance(source, (bytes, bytearray, memoryview)):
@@ -58,7 +59,7 @@ def open_source(source: Any, *, limits: Limits, max_bytes: int | None = None) ->
             with download(str(source), limits=limits, max_bytes=cap) as file:
                 yield file
         else:
-            with _open_path(source) as file:
+            with _open_path(source, limits) as file:
                 _check_size(os.fstat(file.fileno()).st_size, cap, source)
                 yield file
     elif callable(getattr(source, "read", None)):
@@ -84,7 +85,7 @@ def _check_size(size: int, cap: int, source: Any) -> None:
         raise MediaLimitError(f"{describe(source)} has {words(size)}; at most {words(cap)} are read")
 
 
-def _open_path(source: str | os.PathLike[Any]) -> BinaryIO:
+def _open_path(source: str | os.PathLike[Any], limits: Limits) -> BinaryIO:
     path = os.fspath(source)
     scheme = _SCHEME.match(path) if isinstance(path, str) else None
     if scheme:
@@ -92,6 +93,8 @@ def _open_path(source: str | os.PathLike[Any]) -> BinaryIO:
             f"{describe(source)}: addresses of the kind {scheme[1] or scheme[2]!r} are not read; "
             "give a path, an http(s) address, bytes or a file object"
         )
+    if not limits.paths:
+        raise MediaLimitError(f"{describe(source)}: names of files are not opened here; send the file itself")
     if not path:
         raise UnreadableMediaError("the name of the file to read is empty")
     try:

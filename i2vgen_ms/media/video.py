@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from i2vgen_ms.errors import ArgumentError, I2VGenError, MediaLimitError, UnreadableMediaError
+from i2vgen_ms.errors import ArgumentError, I2VGenError, MediaLimitError, OutOfMemoryError, UnreadableMediaError
 from i2vgen_ms.media.clip import Clip
 from i2vgen_ms.media.demuxer import open_container
 from i2vgen_ms.media.limits import Limits, words
@@ -145,6 +145,10 @@ class Video:
                 begun = time.monotonic()
         except I2VGenError:
             raise
+        except MemoryError as error:
+            raise OutOfMemoryError(
+                f"out of memory while decoding {self.name}; give a smaller video or fewer frames (max_frames)"
+            ) from error
         except Exception as error:
             raise UnreadableMediaError(f"{self.name} is damaged: {error}") from error
 

@@ -6,5 +6,6 @@ from i2vgen_ms.pipelines.loading import load
 from i2vgen_ms.pipelines.progress import Progress
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.pipelines.video_to_video import ClipWarning, VideoToVideo
+from i2vgen_ms.runtime.memory import MemoryWarning
 
-__all__ = ["Animation", "ClipWarning", "ImageToVideo", "Progress", "Result", "VideoToVideo", "load"]
+__all__ = ["Animation", "ClipWarning", "ImageToVideo", "MemoryWarning", "Progress", "Result", "VideoToVideo", "load"]

@@ -18,6 +18,7 @@ Settings = TypeVar("Settings", bound=Configuration)
 PATHS = {
     "seed": "seed",
     "memory": "memory",
+    "on_oom": "on_oom",
     "steps": "diffusion.steps",
     "timestep_rounding": "diffusion.timestep_rounding",
     "fps": "output.fps",

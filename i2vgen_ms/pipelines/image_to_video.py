@@ -25,7 +25,7 @@ from i2vgen_ms.pipelines.conditions import first_frame_input
 from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample
 from i2vgen_ms.pipelines.stage import Call, Stage
-from i2vgen_ms.runtime.device import memory_advice
+from i2vgen_ms.runtime.shortage import memory_advice
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
             output_type: `video` (default): a file, or its bytes if no output is named; `frames`: uint8 `f h w c`; `pt`:
                 fp32 `c f h w` near [-1, 1].
             seed, steps, sampler, spacing, guidance_scale, guidance_branches, num_frames, fps, width, height, crop,
-            batch_size, memory: the configuration's value for this call. A sampler or spacing is a name or a dict with
-                options.
+            batch_size, memory, on_oom: the configuration's value for this call. A sampler or spacing is a name or a
+                dict with options. on_oom 'lower': after running out of memory the batch is made again, from the same
+                seed, in the next lower memory mode, with a MemoryWarning.
             latents: the initial noise `b c f h w`, used as it is, at the size that the network takes.
             progress: True or False for a bar; or a callable that is given a Progress and cancels by returning False.
             dtype: for this call, as for `load`.
@@ -68,10 +69,13 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
             raise ArgumentError(
                 "this model needs the picture as the first frame too; call the pipeline with the picture"
             )
-        with call.reporter, torch.no_grad():
-            call = call.planned(self.device)
+
+        def make(call: Call[ImageToVideoConfiguration]) -> Tensor:
             sampled = self._latents([View(picture) for picture in pictures.split(1)], call, slice(None))
             return torch.stack([delivery.channels_first(list(self._decode(one, call))) for one in sampled])
+
+        with call.reporter, torch.no_grad():
+            return self._fitting(call, make)[0]
 
     def _begin(self, given: Mapping[str, Any], count: int) -> Call[ImageToVideoConfiguration]:
         call = super()._begin(given, count)
@@ -80,7 +84,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
 
     def _prepare(self, source: Any, call: Call[ImageToVideoConfiguration]) -> View:
         cut, output, encoder = call.settings.input, call.settings.output, call.networks.encoder
-        picture = read_picture(source)
+        picture = read_picture(source, limits=self.limits)
         image = crop_picture(picture, cut.crop, size=cut.crop_size, width=output.width, height=output.height)
         pixels = encoder.preprocess(resize_for_encoder(image, encoder.image_size))
         if cut.first_frame == "unused":

@@ -10,6 +10,7 @@ import torch
 
 from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ConfigurationError, nearest
+from i2vgen_ms.media.limits import Limits
 from i2vgen_ms.pipelines import arguments
 from i2vgen_ms.pipelines.image_to_video import ImageToVideo
 from i2vgen_ms.pipelines.networks import Adapter
@@ -28,6 +29,7 @@ def load(
     memory: str | None = None,
     lora: str | os.PathLike[str] | None = None,
     lora_scale: float = 1.0,
+    limits: Limits | None = None,
 ) -> Any:
     """The pipeline of a model folder: an ImageToVideo or a VideoToVideo.
 
@@ -41,6 +43,8 @@ def load(
             by block; `auto` takes the fastest that fits. None takes the configuration's.
         lora: a low-rank adapter that was trained on this model's ST-UNet: a folder in peft's format, or its safetensors
             file; it is added to the weights, `lora_scale` times.
+        limits: how large pictures and clips may be, and which addresses and files are opened (media.limits.Limits);
+            None is for inputs of one's own, see there for those of strangers.
     Raises: ConfigurationError, CheckpointError, DeviceError, each saying what to do.
     """
     place = devices.choose(device)
@@ -52,5 +56,5 @@ def load(
     adapter = None if lora is None else Adapter(Path(lora), lora_scale)
     configuration = arguments.applied(configuration, {"memory": memory})
     return STAGES[configuration.task](
-        configuration, Path(folder), device=place, dtype=dtype, cache=cache, adapter=adapter
+        configuration, Path(folder), device=place, dtype=dtype, cache=cache, adapter=adapter, limits=limits
     )

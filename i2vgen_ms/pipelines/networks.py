@@ -13,8 +13,8 @@ import torch
 from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.runtime import memory, operations, residency
-from i2vgen_ms.runtime.device import memory_advice
 from i2vgen_ms.runtime.residency import Resident
+from i2vgen_ms.runtime.shortage import memory_advice
 from i2vgen_ms.weights import architecture
 from i2vgen_ms.weights.load import load
 from i2vgen_ms.weights.lora import merge_into

@@ -17,7 +17,7 @@ from i2vgen_ms.diffusion import noise, spacing
 from i2vgen_ms.diffusion.denoiser import Denoiser
 from i2vgen_ms.diffusion.samplers.sampler import Step
 from i2vgen_ms.diffusion.schedule import NoiseSchedule
-from i2vgen_ms.runtime.device import memory_advice
+from i2vgen_ms.runtime.shortage import memory_advice
 
 Conditions = Mapping[str, Any]
 

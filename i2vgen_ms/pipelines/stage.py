@@ -6,28 +6,34 @@ sampling starts.
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
 from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.diffusion.samplers.sampler import Step
-from i2vgen_ms.errors import ArgumentError, NonFiniteError
-from i2vgen_ms.pipelines import arguments, delivery
+from i2vgen_ms.errors import ArgumentError, ForkError, NonFiniteError, OutOfMemoryError
+from i2vgen_ms.media.limits import Limits
+from i2vgen_ms.pipelines import arguments, delivery, preview
 from i2vgen_ms.pipelines.networks import Adapter, Loader, Networks
 from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.runtime import residency
-from i2vgen_ms.runtime.device import memory_advice
-from i2vgen_ms.runtime.memory import PLANS, Need, Plan, choose
+from i2vgen_ms.runtime.memory import LOWER, ONLY, MemoryWarning, Need, Plan, choose
+from i2vgen_ms.runtime.shortage import let_go, memory_advice
 from i2vgen_ms.runtime.sizes import latent_size
 
 # What an encoder computes with, roughly: a picture or two texts.
@@ -35,6 +41,7 @@ ENCODING = 256 * 2**20
 
 Settings = TypeVar("Settings", bound=Configuration)
 Prepared = TypeVar("Prepared")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Call(Generic[Settings]):
     fps: float | Fraction
     window: int = 0
     audio: Any = None
-    plan: Plan = PLANS["fast"]
+    plan: Plan = ONLY
 
     @contextmanager
     def placed(self, name: str) -> Iterator[Any]:
@@ -64,7 +71,9 @@ class Call(Generic[Settings]):
         # The autoencoder is small and runs as a whole.
         stream = self.plan.stream and name != "autoencoder"
         resident = self.networks.residents[name]
-        with resident.placed(stream=stream, keep=self.plan.keep, workspace=workspace) as network:
+        with ExitStack() as stack:
+            with memory_advice(f"making room for the {name}"):
+                network = stack.enter_context(resident.placed(stream=stream, keep=self.plan.keep, workspace=workspace))
             yield network
 
     def planned(self, device: torch.device) -> Call[Settings]:
@@ -95,7 +104,20 @@ class Call(Generic[Settings]):
         return needs | {"encoder": replace(needs["encoder"], batched=ENCODING, sequential=ENCODING)}
 
     def on_step(self, step: Step) -> None:
-        self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0))
+        self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0, self._preview))
+
+    def _preview(self, latents: Tensor, frames: int, side: int) -> npt.NDArray[np.uint8]:
+        output = self.settings.output
+        with memory_advice("decoding a preview"), self.placed("autoencoder") as autoencoder:
+            return preview.pictures(
+                latents,
+                autoencoder.decode,
+                frames=frames,
+                side=side,
+                factor=autoencoder.factor,
+                height=output.height,
+                width=output.width,
+            )
 
     def generators(self, count: int) -> list[Generator]:
         """A generator for each item of a batch, all from the call's seed."""
@@ -137,8 +159,11 @@ class Stage(ABC, Generic[Settings, Prepared]):
         dtype: Any = None,
         cache: bool = False,
         adapter: Adapter | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self.configuration, self.folder, self.device = configuration, folder, device
+        self.limits = limits or Limits()
+        self._process = os.getpid()
         self._dtypes = arguments.dtypes(configuration, device.type, dtype)
         self._loader = Loader(configuration, folder, device, cache=cache, adapter=adapter)
         self._loader.networks(self._dtypes)
@@ -147,6 +172,10 @@ class Stage(ABC, Generic[Settings, Prepared]):
     def networks(self) -> Networks:
         """The loaded encoder, ST-UNet and autoencoder."""
         return self._loader.networks(self._dtypes)
+
+    def settings(self, **given: Any) -> Settings:
+        """The configuration of a call for one input with these arguments; ArgumentError as the call would raise it."""
+        return self._begin(given, 1).settings
 
     @abstractmethod
     def _prepare(self, source: Any, call: Call[Settings]) -> Prepared:
@@ -175,11 +204,19 @@ class Stage(ABC, Generic[Settings, Prepared]):
         with call.reporter, torch.no_grad():
             for start in range(0, len(sources), self._batch_size(call)):
                 span = slice(start, start + self._batch_size(call))
-                results += self._run_batch(call, sources[span], wanted[span], output_type, span)
+                made, memory = self._run_batch(call, sources[span], wanted[span], output_type, span)
+                results += made
+                call = replace(call, settings=call.settings.replace("memory", memory))
         return results if many else results[0]
 
     def _begin(self, given: Mapping[str, Any], count: int) -> Call[Settings]:
         """The call for `count` inputs, its arguments checked."""
+        if os.getpid() != self._process:
+            raise ForkError(
+                f"this pipeline was loaded by the process {self._process} and is used in {os.getpid()}, which was "
+                "forked from it: torch's threads and CUDA do not survive that, and the call would hang; load the "
+                "pipeline in the child, or start it with multiprocessing's 'spawn'"
+            )
         settings = arguments.applied(self.configuration, given)
         dtype, fps = given.get("dtype"), settings.output.fps
         dtypes = self._dtypes if dtype is None else arguments.dtypes(self.configuration, self.device.type, dtype)
@@ -199,24 +236,50 @@ class Stage(ABC, Generic[Settings, Prepared]):
         wanted: Sequence[delivery.Target],
         output_type: str,
         span: slice,
-    ) -> list[Result]:
-        prepared = [self._prepare(source, call) for source in sources]
-        call = self._settle(call, prepared)
-        kind, seed = output_type, call.settings.seed
-        with ExitStack() as stack:
-            # Before any heavy work, so that a place that cannot be written to is found out now.
-            opened = delivery.writers(
-                call.settings.output, wanted, fps=call.fps, output_type=kind, seed=seed, audio=call.audio
-            )
-            writers = [writer and stack.enter_context(writer) for writer in opened]
-            call = call.planned(self.device)
-            sampled = self._latents(prepared, call, span)
-            kept = [
-                delivery.deliver(self._decode(one, call), writer, kind)
-                for one, writer in zip(sampled, writers, strict=True)
-            ]
-        triples = zip(wanted, writers, kept, strict=True)
-        return [delivery.result(*triple, output_type=kind, seed=seed) for triple in triples]
+    ) -> tuple[list[Result], str]:
+        """The results of one batch, and the memory mode that it took."""
+        with memory_advice("reading the input"):
+            prepared = [self._prepare(source, call) for source in sources]
+        settled = self._settle(call, prepared)
+        kind, seed = output_type, settled.settings.seed
+
+        def make(call: Call[Settings]) -> list[Result]:
+            with ExitStack() as stack:
+                # Before any heavy work, so that a place that cannot be written to is found out now.
+                opened = delivery.writers(
+                    call.settings.output, wanted, fps=call.fps, output_type=kind, seed=seed, audio=call.audio
+                )
+                writers = [writer and stack.enter_context(writer) for writer in opened]
+                sampled = self._latents(prepared, call, span)
+                kept = [
+                    delivery.deliver(self._decode(one, call), writer, kind)
+                    for one, writer in zip(sampled, writers, strict=True)
+                ]
+            triples = zip(wanted, writers, kept, strict=True)
+            return [delivery.result(*triple, output_type=kind, seed=seed) for triple in triples]
+
+        return self._fitting(settled, make)
+
+    def _fitting(self, call: Call[Settings], make: Callable[[Call[Settings]], Made]) -> tuple[Made, str]:
+        """What `make` makes of the planned call, and the memory mode that the call had then.
+
+        When memory runs out and the call says so, all is made again in the next lower mode, from the same seed.
+        """
+        while True:
+            planned = call.planned(self.device)
+            try:
+                with memory_advice("making the video"):
+                    return make(planned), call.settings.memory
+            except OutOfMemoryError as error:
+                let_go(error)
+                lower = LOWER.get(planned.plan.mode)
+                if lower is None or call.settings.on_oom == "raise":
+                    raise
+                problem = str(error)
+            warnings.warn(f"trying again with memory={lower!r}, because of: {problem}", MemoryWarning, stacklevel=2)
+            # The estimate of what is needed was too small: nothing that idles keeps its room.
+            residency.make_room(self.device, sys.maxsize)
+            call = replace(call, settings=call.settings.replace("memory", lower))
 
     @staticmethod
     def _decode(latents: Tensor, call: Call[Settings]) -> Iterator[Tensor]:

@@ -27,7 +27,7 @@ from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.pipelines.stage import Call, Stage
 from i2vgen_ms.pipelines.windows import windowed
-from i2vgen_ms.runtime.device import memory_advice
+from i2vgen_ms.runtime.shortage import memory_advice
 
 INPUT_KEYS = ("video_path", "text")
 
@@ -57,8 +57,8 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             text: what the video should show, for inputs that are no dict.
             seed, steps, sampler, spacing, guidance_scale, guidance_rescale, guidance_branches, timestep_rounding,
                 width, height, fps, fit, max_frames, long_clips, overlap, strength, start_scale, posterior,
-                negative_prompt, prompt_suffix, memory: the configuration's value for this call. fps 'source' keeps the
-                clip's rate, and with it the sound; prompt_suffix '' adds nothing to the text.
+                negative_prompt, prompt_suffix, memory, on_oom: the configuration's value for this call. fps 'source'
+                keeps the clip's rate, and with it the sound; prompt_suffix '' adds nothing to the text.
             window: True, or how many frames windows overlap: long clips are worked on in overlapping windows of
                 max_frames and blended, instead of being cut.
             noised_latents: the noised latents `1 c f h w`, used instead of the clip's own.
@@ -98,6 +98,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         clip = read_clip(
             source,
             max_frames=None if call.settings.input.long_clips == "window" else limit,
+            limits=self.limits,
             reader=catalogue.bind("readers", call.settings.input.reader),
         )
         if clip.truncated:

@@ -29,6 +29,7 @@ class StageModel(TorchModel):
         dtype: a dtype name for all networks, or names by network.
         cache: keep a copy of the weights in these dtypes, and load it the next time.
         lora, lora_scale: a low-rank adapter for the ST-UNet, and how much of it; see `i2vgen_ms.load`.
+        limits: a `media.limits.Limits` for what is read; see `i2vgen_ms.load`.
         settings: any argument of a call (`seed=3`, `steps=20`, ...), as this model's value for every call.
         model_args, model_cfg, device_map, cfg_dict: what ModelScope passes along; the first two are read from the
             folder's configuration.json, the others cannot be used.
@@ -46,6 +47,7 @@ class StageModel(TorchModel):
         cache: bool = False,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
+        limits: Any = None,
         model_args: Any = None,
         model_cfg: Any = None,
         device_map: Any = None,
@@ -65,6 +67,7 @@ class StageModel(TorchModel):
             memory=settings.get("memory"),
             lora=lora,
             lora_scale=lora_scale,
+            limits=limits,
         )
         if core.configuration.task != self.TASK:
             raise ConfigurationError(

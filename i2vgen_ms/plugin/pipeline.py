@@ -31,7 +31,7 @@ class StagePipeline(Pipeline):
     Args:
         model: a model folder, or a model of the subclass's MODEL.
         device: see StageModel.
-        cache, lora, lora_scale: see StageModel.
+        cache, lora, lora_scale, limits: see StageModel.
         preprocessor: a callable that changes each input before it is used; none by default.
         settings: dtype, or any argument of a call, as this pipeline's value for every call.
     """
@@ -55,6 +55,7 @@ class StagePipeline(Pipeline):
         cache: bool = False,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
+        limits: Any = None,
         **settings: Any,
     ) -> None:
         if compile:
@@ -62,10 +63,12 @@ class StagePipeline(Pipeline):
         _check_names(settings, arguments.names(self.MODEL.TASK))
         place = placed(device)
         if not isinstance(model, self.MODEL):
-            model = self.MODEL(model, device=place, cache=cache, lora=lora, lora_scale=lora_scale, **settings)
+            model = self.MODEL(
+                model, device=place, cache=cache, lora=lora, lora_scale=lora_scale, limits=limits, **settings
+            )
             settings = {}
-        elif lora is not None:
-            raise ArgumentError("the model is loaded already; give lora to the model instead")
+        elif lora is not None or limits is not None:
+            raise ArgumentError("the model is loaded already; give lora and limits to the model instead")
         elif place is not None and choose(place) != model.device:
             raise ArgumentError(f"the model is on {model.device}, not on {place}; give the device to the model instead")
         self.defaults = {**model.defaults, **settings}

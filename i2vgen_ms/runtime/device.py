@@ -1,13 +1,10 @@
-"""Which device to run on, and what to say when its memory is not enough."""
+"""Which device to run on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
-from i2vgen_ms.errors import DeviceError, OutOfMemoryError
+from i2vgen_ms.errors import DeviceError
 
 
 def choose(name: str | torch.device | None = None) -> torch.device:
@@ -33,26 +30,3 @@ def choose(name: str | torch.device | None = None) -> torch.device:
     if index >= count:
         raise DeviceError(f"device {text!r} was asked for, but there are only {count} CUDA devices (from cuda:0)")
     return torch.device("cuda", index)
-
-
-@contextmanager
-def memory_advice(stage: str) -> Iterator[None]:
-    """Turns running out of memory during `stage` into an OutOfMemoryError that says what to lower."""
-    shortage: BaseException
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        shortage = error
-    except RuntimeError as error:
-        # torch's CPU allocator has no exception class of its own.
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        shortage = error
-    else:
-        return
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    raise OutOfMemoryError(
-        f"out of memory while {stage}; on CUDA use memory 'low' or dtype 'float16', or else fewer frames and a smaller "
-        f"width and height ({str(shortage).splitlines()[0] if str(shortage) else 'no details'})"
-    ) from shortage

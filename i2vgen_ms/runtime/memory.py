@@ -32,9 +32,16 @@ PLANS = {
     "balanced": Plan("balanced", keep=False, sequential=True, stream=False),
     "low": Plan("low", keep=False, sequential=True, stream=True),
 }
+# What is tried after running out of memory. A device whose memory modes are all alike has none.
+LOWER = {"fast": "balanced", "balanced": "low"}
+ONLY = Plan("only", keep=True, sequential=False, stream=False)
 # The estimates below leave out small tensors, chunks of work, the allocator's gaps and the libraries' workspaces.
 MARGIN = 1.1
 SPARE = 512 * 2**20
+
+
+class MemoryWarning(UserWarning):
+    """A call ran out of memory and goes on in a lower memory mode."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ class Resident:
                     self._arrive(stream=stream and self.streamable, workspace=workspace)
             except BaseException:
                 self._users -= 1
+                if not self.on_device:
+                    self.leave()  # what had arrived before the memory was full
                 raise
         try:
             yield self.network

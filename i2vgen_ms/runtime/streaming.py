@@ -31,6 +31,7 @@ class Stream:
         self._holds: list[int | None] = [None, None]  # which block each buffer holds, or will hold soon
         self._views = [[block.views(buffer[: block.nbytes]) for block in blocks] for buffer in self._buffers]
         self._copies = _Copies(device)
+        self._fetch(0)  # before the hooks, which would stay behind if there were no memory for it
         self._hooks: list[Any] = [
             root.register_forward_pre_hook(lambda *_: self._enter()),
             root.register_forward_hook(lambda *_: self._leave(), always_call=True),
@@ -38,7 +39,6 @@ class Stream:
         for index, module in enumerate(modules):
             self._hooks.append(module.register_forward_pre_hook(lambda *_, i=index: self._before(i)))
             self._hooks.append(module.register_forward_hook(lambda *_, i=index: self._after(i), always_call=True))
-        self._fetch(0)
 
     def close(self) -> None:
         """Ends streaming; the modules have their tensors on the host."""

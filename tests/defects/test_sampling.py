@@ -283,6 +283,7 @@ SAME_NUMBERS = {
     "output.writer": "of the file, not of the frames",
     "batch_size": "groups the inputs of a list",
     "memory": "where the tensors are, on CUDA",
+    "on_oom": "what follows running out of memory",
 }
 SAME_NUMBERS_OF: dict[str, dict[str, str]] = {
     "image-to-video": SAME_NUMBERS | {"input.first_frame": "goes with the network's input; see test_first_frame.py"},
@@ -299,7 +300,7 @@ BASE: dict[tuple[str, str], dict[str, Any]] = {
     ("video-to-video", "diffusion.timestep_rounding"): {"diffusion.steps": 6},
     ("video-to-video", "input.overlap"): {"input.long_clips": "window", "output.num_frames": 3},
 }
-SECTIONS = ("diffusion", "input", "output", "seed", "batch_size", "memory", "start", "prompt", "solver_modes")
+SECTIONS = ("diffusion", "input", "output", "seed", "batch_size", "memory", "on_oom", "start", "prompt", "solver_modes")
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -20,6 +20,7 @@ from i2vgen_ms.media.source import read_source
 
 BODY = b"0123456789" * 10
 QUICK = Limits(max_bytes=1000, connect_seconds=5, total_seconds=0.4, redirects=3)
+PUBLIC = Limits(urls="public", paths=False)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -172,7 +173,7 @@ def test_no_server_no_host_and_no_address():
 
 def test_addresses_can_be_switched_off(server):
     with pytest.raises(MediaLimitError, match="switched off"):
-        read_source(server.at + "/good", limits=Limits(urls=False))
+        read_source(server.at + "/good", limits=Limits(urls="none"))
     assert server.seen == []
 
 
@@ -180,3 +181,42 @@ def test_a_password_stays_out_of_messages(server):
     with pytest.raises(UnreadableMediaError) as caught:
         read_source(server.at.replace("http://", "http://me:secret@") + "/missing", limits=QUICK)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_only_public_addresses_are_fetched_if_that_is_wanted(server, host):
+    with pytest.raises(MediaLimitError, match="not an address of the public internet"):
+        read_source(server.at.replace("127.0.0.1", host) + "/good", limits=PUBLIC)
+    assert server.seen == []
+
+
+def test_what_was_checked_is_what_is_connected_to(server, monkeypatch):
+    """A name that is public when it is looked at, and this machine a moment later."""
+    answers = iter(["93.184.215.14", "127.0.0.1"])
+    family = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, *_, **__: [(*family, (next(answers), port))])
+    connected = []
+
+    def connect(self, place):
+        connected.append(place[0])
+        raise TimeoutError("nobody is there")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    with pytest.raises(UnreadableMediaError, match="cannot be downloaded"):
+        read_source("http://rebind.test/good", limits=PUBLIC)
+    assert connected == ["93.184.215.14"]
+
+
+def test_proxies_and_passwords_of_the_environment_are_not_used_for_strangers(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", server.at)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(MediaLimitError, match="public"):
+        read_source("http://10.0.0.1/good", limits=PUBLIC)
+    assert server.seen == []
+
+
+def test_paths_can_be_switched_off(tmp_path):
+    (tmp_path / "p.png").write_bytes(BODY)
+    with pytest.raises(MediaLimitError, match="names of files are not opened here; send the file itself"):
+        read_source(tmp_path / "p.png", limits=PUBLIC)
+    assert read_source(BODY, limits=PUBLIC) == BODY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms.errors import ArgumentError
-from i2vgen_ms.pipelines import ImageToVideo, load, stage
+from i2vgen_ms.errors import ArgumentError, ForkError, OutOfMemoryError
+from i2vgen_ms.pipelines import ImageToVideo, MemoryWarning, load, stage
 from i2vgen_ms.runtime import residency
 from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.runtime.residency import Resident
@@ -110,3 +111,62 @@ def test_two_pipelines_take_turns_on_a_small_device(
     assert torch.equal(second(picture, memory="fast", **CALL).tensor, wanted)
     assert torch.equal(moving(picture, memory="fast", **CALL).tensor, wanted)
     assert sum(one.nbytes for one in both if one.on_device) <= size
+
+
+def full(pipe: ImageToVideo, times: int) -> None:
+    """The device's memory is full the next `times` times that the ST-UNet runs."""
+    network, left = pipe.networks.st_unet, [times]
+    forward = network.forward
+
+    def refuse(*args: Any, **conditions: Any) -> Any:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+        return forward(*args, **conditions)
+
+    network.forward = refuse
+
+
+@pytest.mark.parametrize(("times", "mode"), [(1, "balanced"), (2, "low")])
+def test_a_lower_mode_is_tried_when_memory_runs_out(
+    moving: ImageToVideo, picture: np.ndarray, times: int, mode: str
+) -> None:
+    wanted = moving(picture, memory=mode, **CALL).tensor
+    full(moving, times)
+    with pytest.warns(MemoryWarning, match="again with memory=.*out of memory while sampling") as seen:
+        assert torch.equal(moving(picture, memory="fast", on_oom="lower", **CALL).tensor, wanted)
+    assert [str(one.message).split("'")[1] for one in seen] == ["balanced", "low"][:times]
+
+
+@pytest.mark.parametrize(("memory", "what"), [("low", "lower"), ("fast", "raise")])
+def test_without_a_lower_mode_it_raises(moving: ImageToVideo, picture: np.ndarray, memory: str, what: str) -> None:
+    wanted = moving(picture, memory=memory, **CALL).tensor
+    full(moving, 1)
+    with pytest.raises(OutOfMemoryError, match=r"sampling; lower the memory mode .*1\.00 GiB"):
+        moving(picture, memory=memory, on_oom=what, **CALL)
+    assert torch.equal(moving(picture, memory=memory, **CALL).tensor, wanted)
+
+
+def test_nothing_of_a_call_outlives_its_shortage(pipe: ImageToVideo, picture: np.ndarray) -> None:
+    from weakref import ref
+
+    held: list[Any] = []
+
+    def refuse(module: Any, args: Any, result: torch.Tensor) -> None:
+        held.append(ref(result))
+        raise MemoryError
+
+    hook = pipe.networks.st_unet.register_forward_hook(refuse)
+    try:
+        with pytest.raises(OutOfMemoryError, match="fewer frames") as error:
+            pipe(picture, **CALL)
+    finally:
+        hook.remove()
+    assert error.value.__traceback__ is not None  # somebody keeps the error
+    assert held[0]() is None
+
+
+def test_a_forked_process_is_told_so(pipe: ImageToVideo, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(ForkError, match=r"load the pipeline in the child.*'spawn'"):
+        pipe(picture, **CALL)

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from i2vgen_ms.errors import ArgumentError, ConfigurationError, I2VGenError, MediaError, OutputError, nearest
+from i2vgen_ms.errors import (
+    ArgumentError,
+    ConfigurationError,
+    I2VGenError,
+    OutOfMemoryError,
+    OutputError,
+    nearest,
+)
 from i2vgen_ms.media.writers.part import Frame, Picture, Sink, WriterPart
 from i2vgen_ms.media.writers.target import FileTarget, MemoryTarget, Target, as_folder
 
@@ -203,8 +210,10 @@ class Output:
         except OSError as second:
             error.add_note(f"the temporary file beside {str(self.path)!r} could not be removed either: {second}")
 
-    def _refusal(self, error: Exception) -> MediaError:
+    def _refusal(self, error: Exception) -> I2VGenError:
         where = "to memory" if self.path is None else f"to {str(self.path)!r}"
+        if isinstance(error, MemoryError):
+            return OutOfMemoryError(f"out of memory while writing the video {where}; make it smaller or shorter")
         return OutputError(f"the video could not be written {where}: {type(error).__name__}: {error}")
 
 

@@ -24,7 +24,7 @@ from i2vgen_ms.media.video import open_video
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 COLUMNS = ("path", "caption", "start", "end")
-LOCAL = Limits(urls=False)
+LOCAL = Limits(urls="none")
 _MAX_LINE = 1_000_000
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)
 
