@@ -77,6 +77,7 @@ def test_batches_beside_the_steps_are_those_of_the_cpu() -> None:
         torch.testing.assert_close(ours.pixels.cpu(), theirs.pixels, rtol=0, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("name", ["small-image-to-video", "small-video-to-video", "small-autoencoder"])
 def test_a_step_waits_for_nothing(first, second, tmp_path, name: str) -> None:
     model = second if "video-to-video" in name else first

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -14,7 +12,7 @@ BLOCK = 1024
 
 
 @triton.jit
-def _gated(x: Any, out: Any, width: int, BLOCK: tl.constexpr):
+def _gated(x, out, width, BLOCK: tl.constexpr):
     """Grid (token, block of channels)."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

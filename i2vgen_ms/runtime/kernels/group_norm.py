@@ -7,8 +7,6 @@ are fp32 and never differences of large sums.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -22,9 +20,16 @@ SPAN = 2048
 
 @triton.jit
 def _statistics(
-    x: Any, means: Any, squares: Any, places: int, channels: int, splits: int, span: int, ROWS: tl.constexpr,
+    x,
+    means,
+    squares,
+    places,
+    channels,
+    splits,
+    span,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-):  # fmt: skip
+):
     """Mean and sum of squared differences of each channel over a span of places; grid (item, split, channel block)."""
     item, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
@@ -53,9 +58,21 @@ def _statistics(
 
 @triton.jit
 def _merge(
-    means: Any, squares: Any, weight: Any, bias: Any, scales: Any, shifts: Any, places: int, channels: int,
-    splits: int, span: int, width: int, eps: float, SPLITS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
+    means,
+    squares,
+    weight,
+    bias,
+    scales,
+    shifts,
+    places,
+    channels,
+    splits,
+    span,
+    width,
+    eps,
+    SPLITS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
     """What each channel is multiplied with and what is added; grid (item, group)."""
     item, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     inside = tl.arange(0, WIDTH)
@@ -85,9 +102,16 @@ def _merge(
 
 @triton.jit
 def _apply(
-    x: Any, out: Any, scales: Any, shifts: Any, places: int, channels: int, SILU: tl.constexpr, ROWS: tl.constexpr,
+    x,
+    out,
+    scales,
+    shifts,
+    places,
+    channels,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
-):  # fmt: skip
+):
     """The result; grid (place block, channel block, item)."""
     item = tl.program_id(2).to(tl.int64)
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)

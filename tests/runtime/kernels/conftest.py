@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 @pytest.fixture(autouse=True)
 def _same_numbers() -> Iterator[None]:
     """A few numbers can nearly cancel, and then rounding is all there is; so they are the same in every run."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
         yield
 

@@ -1,0 +1,56 @@
+"""The kernels through Triton's compiler, which needs no device: it refuses what the interpreter forgives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+# In a process of its own, because the tests of the numbers may have set Triton to its interpreter for good.
+COMPILE = """
+import importlib, pkgutil
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+import i2vgen_ms.runtime.kernels as package
+
+CONSTANTS = {"ROWS": 64, "COLUMNS": 64, "SPLITS": 32, "WIDTH": 16, "BLOCK": 1024, "SILU": True}
+HALF = {"x", "out", "weight", "bias"}
+made = []
+for module in pkgutil.iter_modules(package.__path__):
+    for kernel in vars(importlib.import_module(f"{package.__name__}.{module.name}")).values():
+        if not isinstance(kernel, JITFunction):
+            continue
+        kinds = {
+            name: "constexpr" if name in CONSTANTS
+            else "*fp16" if name in HALF
+            else "*fp32" if name in POINTERS
+            else "fp32" if name == "eps"
+            else "i32"
+            for name in kernel.arg_names
+        }
+        source = ASTSource(kernel, kinds, {name: CONSTANTS[name] for name in kernel.arg_names if name in CONSTANTS})
+        compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32))
+        made.append(kernel.__name__)
+        assert "ptx" in compiled.asm
+print(*made)
+"""
+POINTERS = {"means", "squares", "scales", "shifts"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux")
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_compiles(capability: int, tmp_path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    code = f"CAPABILITY, POINTERS = {capability}, {POINTERS!r}\n{COMPILE}"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert {"_statistics", "_merge", "_apply", "_gated"} <= set(done.stdout.split())
