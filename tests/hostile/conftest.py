@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.hostile import helpers, state
-from tests.hostile.helpers import cache, folder, picture, pipe  # noqa: F401 - fixtures of every group
+from tests.hostile.helpers import cache, folder, picture, pipe, second  # noqa: F401 - fixtures of every group
 
 SECONDS = 60
 RSS_MIB = 1536

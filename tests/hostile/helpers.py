@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from i2vgen_ms.demo import make_random_model
-from i2vgen_ms.pipelines import ImageToVideo, load
+from i2vgen_ms.pipelines import ImageToVideo, VideoToVideo, load
+from tests import second_stage
 
 # Small enough for a call in well under a second.
 SIZES: dict[str, Any] = {"max_frames": 3, "latent_hei": 4, "latent_wid": 8}
@@ -40,6 +41,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 def pipe(folder: Path) -> ImageToVideo:
     """The pipeline of `folder`, on the CPU."""
     return load(folder, device="cpu")
+
+
+@pytest.fixture(scope="package")
+def second(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> VideoToVideo:
+    """A pipeline of the second stage, on the CPU."""
+    return load(second_stage.make(tmp_path_factory.mktemp("second"), latent_hei=4, latent_wid=8), device="cpu")
 
 
 @pytest.fixture(scope="package")
