@@ -2,7 +2,8 @@
 
 What the client leaves open is done here: a hub that does not answer is found out within seconds, the names in the hub's
 list must stay inside the folder, and the disk must have the space. The client resumes partial files and verifies
-sizes and SHA-256 sums. Knows nothing of tasks or configurations.
+sizes and SHA-256 sums; what was verified is remembered, for the next download and for whoever loads the file. Knows
+nothing of tasks or configurations.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from i2vgen_ms.errors import HubError
 from i2vgen_ms.hub.cache import describe, snapshot_folder
+from i2vgen_ms.weights.memory import Memory
 
 CONNECT_SECONDS, READ_SECONDS = 3.0, 6.0  # for the first question; the client has its own limits for the files
 SPARE_BYTES = 64 << 20
@@ -41,21 +43,35 @@ def fetch(model: str, revision: str, *, ignore: Sequence[str] = ()) -> Iterator[
         files.sort(key=lambda file: file.path != "configuration.json")
         _check_names(model, [file.path for file in files])
         _check_space(model, folder, files)
+        memory = Memory()
         for file in files:
-            api.download_file(
-                model,
-                "model",
-                file.path,
-                revision=revision,
-                local_dir=folder,
-                expected_sha256=file.sha256,
-                file_size=file.size or None,
-            )
+            if not _verified(folder / file.path, file, memory):
+                path = api.download_file(
+                    model,
+                    "model",
+                    file.path,
+                    revision=revision,
+                    local_dir=folder,
+                    expected_sha256=file.sha256,
+                    file_size=file.size or None,
+                )
+                if file.sha256:
+                    memory.expect(path, file.sha256)
             if file.path == "configuration.json":
                 yield folder
     except (ClientError, requests.RequestException, OSError) as error:
         raise HubError(f"{model} at revision {revision!r}: {_trouble(error)}. {describe()}") from error
     yield folder
+
+
+def _verified(path: Path, file: Any, memory: Memory) -> bool:
+    """Whether the file at `path` is known to be the listed one, without reading it."""
+    try:
+        known = memory.recall(path.stat())
+    except OSError:
+        return False
+    listed = (file.sha256 or "").lower()
+    return known is not None and known.sha256 == listed == memory.expected(path)
 
 
 def _check_answers(endpoint: str, model: str, revision: str) -> None:
@@ -85,7 +101,14 @@ def _check_answers(endpoint: str, model: str, revision: str) -> None:
 def _trouble(error: BaseException) -> str:
     """What went wrong during a transfer and what to do, in one line."""
     import requests
+    from modelscope_hub.errors import FileIntegrityError
 
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, FileIntegrityError):
+        return (
+            f"a file is not what the hub's list says, again and again ({said}); nothing of it was kept: the hub's copy "
+            "or something on the way damages it, so try another network or ask the model's owner"
+        )
     if isinstance(error, (ConnectionError, requests.RequestException)):  # the client's own are the first
         return f"the connection to the hub broke off ({_bottom(error)}); run it again, it goes on where it stopped"
     status = getattr(error, "status_code", None) or 0
@@ -93,7 +116,12 @@ def _trouble(error: BaseException) -> str:
         return f"the hub answers with HTTP {status}; run it again later, it goes on where it stopped"
     if status == 404:
         return "the hub has no such model, revision or file, or it is private; check their names"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, OSError) and error.strerror:
+        return (
+            f"{error.filename or 'a file of the cache'} cannot be written ({error.strerror}); free some space there, "
+            "or point MODELSCOPE_CACHE to a folder that can be written"
+        )
+    return said
 
 
 def _bottom(error: BaseException) -> str:
@@ -103,7 +131,9 @@ def _bottom(error: BaseException) -> str:
     if isinstance(error, (requests.Timeout, TimeoutError)):
         return "no answer in time"
     where = "the proxy: " if isinstance(error, requests.exceptions.ProxyError) else ""
-    while below := error.__cause__ or error.__context__:
+    seen = {id(error)}  # the client raises errors again that it kept, and then they are their own causes
+    while (below := error.__cause__ or error.__context__) and id(below) not in seen:
+        seen.add(id(below))
         error = below
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return where + str(said).splitlines()[0]

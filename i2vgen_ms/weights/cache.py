@@ -22,7 +22,8 @@ from i2vgen_ms.weights.casting import Casting
 from i2vgen_ms.weights.checkpoint import OWN_FORMAT, open_checkpoint
 from i2vgen_ms.weights.comparison import Comparison
 from i2vgen_ms.weights.layout import IDENTITY
-from i2vgen_ms.weights.verified import Memory, cache_folder, verify
+from i2vgen_ms.weights.memory import Memory, cache_folder
+from i2vgen_ms.weights.verified import verify
 
 
 def converted(casting: Casting, sha256: str, memory: Memory) -> Casting:

@@ -29,7 +29,8 @@ from i2vgen_ms.weights.check import check
 from i2vgen_ms.weights.checkpoint import open_checkpoint
 from i2vgen_ms.weights.hub_configuration import hub_configuration
 from i2vgen_ms.weights.load import matching
-from i2vgen_ms.weights.verified import Memory, verify
+from i2vgen_ms.weights.memory import Memory
+from i2vgen_ms.weights.verified import verify
 
 LAYOUTS = ("safetensors", "modelscope")
 DTYPES = ("float32", "float16", "bfloat16")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,8 @@ from i2vgen_ms.weights.casting import Casting
 from i2vgen_ms.weights.checkpoint import Checkpoint, open_checkpoint
 from i2vgen_ms.weights.comparison import Comparison, compare
 from i2vgen_ms.weights.layout import IDENTITY, Layout
-from i2vgen_ms.weights.verified import Memory, verify
+from i2vgen_ms.weights.memory import Memory
+from i2vgen_ms.weights.verified import verify
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -55,7 +57,13 @@ def load(
         NonFiniteError: a tensor holds NaN or infinity, or values that `dtype` cannot hold.
     """
     memory = memory or Memory()
-    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(memory.twin(source))
+    if isinstance(source, Checkpoint):
+        checkpoint = source
+    else:
+        twin = memory.twin(source)
+        checkpoint = open_checkpoint(twin)
+        if twin != Path(source):  # which may be a file that no hub listed
+            sha256 = sha256 or memory.expected(source)
     comparison = matching(module, checkpoint, layout)
     digest = verify(checkpoint, comparison.pairs.values(), finite=check_finite, sha256=sha256, memory=memory)
     casting = Casting(checkpoint, comparison, dtype, check_finite=check_finite)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import ImageToVideo, VideoToVideo, load
@@ -59,7 +62,9 @@ def picture() -> np.ndarray:
 def warm_up() -> None:
     """Uses once what opens something for the life of the process."""
     torch.randn(600, 600) @ torch.randn(600, 600)
-    os.urandom(1)
+    with tqdm(range(2), file=io.StringIO()) as bar:  # its monitor is one thread a process
+        list(bar)
+    resource_tracker.ensure_running()
     thread = threading.Thread(target=torch.get_num_threads)
     thread.start()
     thread.join()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from i2vgen_ms.weights.verified import Memory
+from i2vgen_ms.weights.memory import Memory
 from tests.weights.networks import Net, published_state
 
 

@@ -17,7 +17,8 @@ import torch
 from i2vgen_ms.errors import CheckpointError, CorruptCheckpointError, I2VGenError, UnsafeCheckpointError
 from i2vgen_ms.weights.checkpoint import open_checkpoint
 from i2vgen_ms.weights.mapping import MappedFile
-from i2vgen_ms.weights.verified import Memory, verify
+from i2vgen_ms.weights.memory import Memory
+from i2vgen_ms.weights.verified import verify
 from tests.weights import hostile
 from tests.weights.memory_use import peak_of, resident
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from i2vgen_ms.errors import CheckpointError, MismatchedCheckpointError, NonFiniteError
 from i2vgen_ms.weights.load import load
-from i2vgen_ms.weights.verified import Memory
+from i2vgen_ms.weights.memory import Memory
 from tests.weights.memory_use import peak_of
 from tests.weights.networks import LAYOUT, Net, meta, same
 

@@ -16,7 +16,8 @@ from i2vgen_ms.errors import CorruptCheckpointError, NonFiniteError
 from i2vgen_ms.weights import casting, verified
 from i2vgen_ms.weights.checkpoint import Checkpoint, open_checkpoint
 from i2vgen_ms.weights.load import load
-from i2vgen_ms.weights.verified import Memory, verify
+from i2vgen_ms.weights.memory import Memory
+from i2vgen_ms.weights.verified import verify
 from tests.weights.networks import LAYOUT, Net, meta, published_state, same
 
 
