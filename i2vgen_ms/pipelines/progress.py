@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from i2vgen_ms.errors import ArgumentError, Cancelled
@@ -19,12 +21,25 @@ class Progress:
     """One event: `step` of `total` of a stage (`sampling`, `decoding`) is done.
 
     latents: the clean latents `b c f h w` as the sampler sees them now, for previews; only while sampling.
+    decode: makes what `preview` returns of latents, frames and side.
     """
 
     stage: str
     step: int
     total: int
     latents: Tensor | None = None
+    decode: Callable[[Tensor, int, int], npt.NDArray[np.uint8]] | None = None
+
+    def preview(self, frames: int = 4, side: int = 512) -> npt.NDArray[np.uint8] | None:
+        """What the latents look like: uint8 `f h w 3` of at most that many evenly spaced frames of the first video.
+
+        No side has many more pixels than `side`: what is larger is decoded small. None while there are no latents.
+        It costs about what decoding these frames costs, at once, on the device of the run; the run's result stays the
+        same. Raises: OutOfMemoryError where there is no room for it; NonFiniteError.
+        """
+        if self.latents is None or self.decode is None:
+            return None
+        return self.decode(self.latents, frames, side)
 
 
 Callback = Callable[[Progress], Any]
