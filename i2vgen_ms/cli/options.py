@@ -37,10 +37,11 @@ def model(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--revision", metavar="NAME", help="revision of a model on the hub")
 
 
-def loading(parser: argparse.ArgumentParser) -> None:
-    """How a model is found and loaded."""
+def loading(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """How a model is found and loaded; `several`: on each of some devices."""
     parser.add_argument("--local-files-only", action="store_true", help="never ask the hub")
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1; the best one there is without it")
+    more = "; several, as cuda:0,cuda:1, work side by side" if several else ""
+    parser.add_argument("--device", metavar="NAME", help=f"cpu, cuda, cuda:1; the best one there is without it{more}")
     parser.add_argument("--dtype", metavar="NAME", help="float32, float16 or bfloat16, for all networks")
     parser.add_argument(
         "--memory", metavar="MODE", help="of a CUDA device: fast, balanced, low; auto takes the fastest that fits"

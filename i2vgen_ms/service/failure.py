@@ -1,0 +1,56 @@
+"""Failure: an exception in words that may be told to strangers.
+
+Errors that are about the request keep their words, without the names of this machine's folders; anything else is only
+said to have happened, and stands in the log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from i2vgen_ms import errors
+from i2vgen_ms.service.job import Failure
+
+# What the words of these are about came with the request, or is what the sender can lower.
+TOLD = (
+    errors.ArgumentError,
+    errors.UnreadableMediaError,
+    errors.MediaLimitError,
+    errors.OutOfMemoryError,
+    errors.NonFiniteError,
+    errors.ServiceError,
+    errors.Cancelled,
+)
+_INTERNAL = "the server could not do this; its log says why"
+
+
+def type_of(error: BaseException) -> str:
+    """The word for an error's kind: ArgumentError is `argument`, MediaLimitError `media_limit`.
+
+    >>> type_of(errors.MediaLimitError("")), type_of(ZeroDivisionError())
+    ('media_limit', 'internal')
+    """
+    if not isinstance(error, TOLD):
+        return "internal"
+    name = type(error).__name__.removesuffix("Error")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+def failure_of(error: BaseException, hidden: Iterable[str | os.PathLike[str]] = ()) -> Failure:
+    """What may be said about an error; `hidden`: folders whose names are left out, beside those of every machine."""
+    if not isinstance(error, TOLD):
+        return Failure("internal", _INTERNAL)
+    return Failure(type_of(error), without_folders(str(error), hidden))
+
+
+def without_folders(words: str, hidden: Iterable[str | os.PathLike[str]] = ()) -> str:
+    """`words` with `...` for every path below these folders, or those of the package, the user and the system."""
+    places = [Path(__file__).resolve().parents[2], tempfile.gettempdir(), Path.home(), Path.cwd(), *hidden]
+    for place in sorted({os.fspath(place) for place in places}, key=len, reverse=True):
+        if len(place) > 1:
+            words = re.sub(re.escape(place) + r"[^\s'\":;,]*", "...", words)
+    return words
