@@ -30,7 +30,7 @@ from i2vgen_ms.training.settings import AutoencoderSettings, DenoisingSettings, 
 from i2vgen_ms.training.task import Task, train
 
 HELD_OUT = "held-out"  # the world's split for validation
-Build = Callable[[str], Any]
+Build = Callable[..., Any]  # a network by its name; `frozen` when it is not trained
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,14 @@ def _model(reference: str, settings: Settings, device: torch.device) -> tuple[Co
     configuration, folder = networks.described(reference)
     configuration = networks.with_sources(configuration, given)
 
-    def build(name: str) -> nn.Module:
+    def build(name: str, *, frozen: bool = False) -> nn.Module:
         network = networks.build(
-            configuration, name, source=given[name], folder=folder, seed=settings.seed, device=device
+            *(configuration, name),
+            source=given[name],
+            folder=folder,
+            seed=settings.seed,
+            device=device,
+            frozen=frozen,
         )
         return network.to(memory_format=torch.channels_last)
 
@@ -150,7 +155,9 @@ def _denoising(
             lora.inject(network, settings.lora)
         network.to(device).train()
     checkpointing.apply(network, settings.checkpointing)
-    made = Networks(encoder=build("encoder"), st_unet=network, autoencoder=build("autoencoder"))
+    made = Networks(
+        encoder=build("encoder", frozen=True), st_unet=network, autoencoder=build("autoencoder", frozen=True)
+    )
     return Denoising(settings, configuration, made, device)
 
 

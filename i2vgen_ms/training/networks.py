@@ -1,7 +1,8 @@
 """The networks of a run: built for training, with the weights that the settings name.
 
 Given the settings; gives back the configuration that describes the networks, and the networks, each fp32. The
-operations are the plain ones, which have gradients on every device; only attention over frames takes all clips at once.
+operations of what is trained are the plain ones, which have gradients on every device; only attention over frames takes
+all clips at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.encoder.text import OpenClipTextEncoder
 from i2vgen_ms.errors import ConfigurationError
+from i2vgen_ms.runtime import operations
 from i2vgen_ms.st_unet.network import SpatioTemporalUNet
 from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
@@ -54,11 +56,19 @@ def with_sources(configuration: Configuration, sources: Mapping[str, str]) -> Co
 
 
 def build(
-    configuration: Configuration, name: str, *, source: str, folder: Path, seed: int, device: torch.device
+    configuration: Configuration,
+    name: str,
+    *,
+    source: str,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    frozen: bool = False,
 ) -> nn.Module:
     """One network on the device, fp32, in evaluation mode and without gradients.
 
-    source: as in `settings.Sources`; folder: the model's, for the source `model`.
+    source: as in `settings.Sources`; folder: the model's, for the source `model`. frozen: it will never be trained, and
+    is handed the operations of inference.
     Raises: ConfigurationError, CheckpointError.
     """
     if source == RANDOM:
@@ -66,7 +76,7 @@ def build(
     if source != MODEL:
         other, folder = described(source)
         configuration = configuration.replace("weights", other.weights.model_dump())
-    built = architecture.build(configuration, name, training_ops())
+    built = architecture.build(configuration, name, operations.table(device) if frozen else training_ops())
     path = weight_file(folder, getattr(configuration.weights, name))
     if not path.exists():
         raise ConfigurationError(
