@@ -98,9 +98,9 @@ def _request(values: Mapping[str, Any], data: bytes) -> Request:
             raise ArgumentError(f'{name} must be an object such as {{"steps": 20}}, not {value!r:.80}')
     own = objects.pop("arguments")
     if own:
-        if kind not in (FIRST, SECOND):
+        if kind == "animate":
             raise ArgumentError("arguments: 'animate' has two stages; give first and second instead")
-        stage = "first" if kind == FIRST else "second"
+        stage = "second" if kind == SECOND else "first"
         objects[stage] = {**own, **objects[stage]}
     return Request(kind=kind, source=data, text=values.get("text"), seed=seed, preview=preview, **objects)
 

@@ -35,7 +35,7 @@ class Pace:
 
     def __init__(self, rates: Rates, phases: Sequence[Phase], now: float) -> None:
         self._rates, self._phases = rates, list(phases)
-        self._begun, self._phase_begun, self._at = now, now, 0
+        self._begun, self._phase_begun, self._last, self._at = now, now, now, 0
         self._share = 0.0
         self._progress = 0.0
 
@@ -45,9 +45,9 @@ class Pace:
         if place is None or place < self._at:
             return
         if place > self._at:
-            self._over(now)
-            self._at, self._phase_begun = place, now
-        self._share = share
+            self._over(self._last)
+            self._at, self._phase_begun = place, self._last
+        self._share, self._last = share, now
 
     def finish(self, now: float) -> None:
         """The job is done: its last phase is learnt from too."""

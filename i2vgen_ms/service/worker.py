@@ -77,7 +77,7 @@ class Worker:
             self._ended(job, state, error)
             self.job = None
             if error is not None and not isinstance(error, Exception):
-                raise error  # the thread was told to end; the keeper starts another
+                return  # the thread was told to end; the keeper starts another
             del error  # it holds every tensor that was in use
 
     def _do(self, job: Job) -> tuple[str, BaseException | None]:
