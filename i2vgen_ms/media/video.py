@@ -98,6 +98,23 @@ class Video:
             return None
         return max(1, count - taken)
 
+    def holds_more_than(self, count: int) -> bool:
+        """Whether there are more frames than that: as announced, else counted without decoding any."""
+        if self.info.frames:
+            return self.info.frames > count
+        end, position = time.monotonic() + self._limits.decode_seconds, self._file.tell()
+        try:
+            with open_container(self._file, self.name, self._limits) as container:
+                for packet in container.demux(container.streams.video[0]):
+                    count -= packet.size > 0 and not packet.is_discard
+                    if count < 0 or time.monotonic() > end:
+                        return count < 0
+        except Exception:  # decoding will come to the damage, or will not
+            return False
+        finally:
+            self._file.seek(position)  # where the open container believes to be
+        return False
+
     def audio(self, taken: int) -> Audio | str:
         """The sound of the first `taken` frames, or why it cannot be used; reads the file once more as `left_out`."""
         if self.info.fps is None:
@@ -114,7 +131,11 @@ class Video:
 
     def _check_size(self, width: int, height: int) -> None:
         if width < 1 or height < 1:
-            raise UnreadableMediaError(f"{self.name} announces frames of {width}x{height} pixels")
+            # FFmpeg, told the most pixels, forgets a size that is larger.
+            raise UnreadableMediaError(
+                f"{self.name} announces no size of its frames, or more than {self._limits.max_video_pixels} pixels, "
+                "the most that are read"
+            )
         if width * height > self._limits.max_video_pixels:
             raise MediaLimitError(
                 f"{self.name} has frames of {width}x{height} = {width * height} pixels; "
@@ -197,6 +218,8 @@ def _collected(video: Video, max_frames: int, limits: Limits) -> tuple[Frame, bo
     """At most `max_frames` frames, and whether there are more."""
     height, width = video.info.height, video.info.width
     room = min(max_frames, limits.max_clip_bytes // (3 * width * height))
+    if room < max_frames and video.holds_more_than(room):
+        raise _too_much(video, room + 1, limits)  # a small file may take gigabytes: found out before they are taken
     # Reserved at once and filled on the way: a list that is joined at the end would need the memory twice.
     frames = np.empty((room, height, width, 3), np.uint8)
     count = 0
@@ -204,13 +227,17 @@ def _collected(video: Video, max_frames: int, limits: Limits) -> tuple[Frame, bo
         if count == max_frames:
             return frames, True
         if count == room:
-            raise MediaLimitError(
-                f"{video.name}: {count + 1} frames of {width}x{height} take more than "
-                f"{words(limits.max_clip_bytes)}; read fewer (max_frames) or a smaller video"
-            )
+            raise _too_much(video, count + 1, limits)
         frames[count] = frame
         count += 1
     return frames[:count], False
+
+
+def _too_much(video: Video, count: int, limits: Limits) -> MediaLimitError:
+    return MediaLimitError(
+        f"{video.name}: {count} frames of {video.info.width}x{video.info.height} take more than "
+        f"{words(limits.max_clip_bytes)}; read fewer (max_frames) or a smaller video"
+    )
 
 
 def _rate(container: Any, stream: Any) -> Fraction | None:
