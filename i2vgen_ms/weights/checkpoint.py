@@ -16,6 +16,18 @@ from i2vgen_ms.weights.mapping import MappedFile
 from i2vgen_ms.weights.records import TensorRecord
 
 OWN_FORMAT = "i2vgen-ms/1"
+# What is found in place of weights, by where and with what it begins; read as a pickle, each would be a riddle.
+_FOREIGN = (
+    (0, b"\x89PNG", "a PNG picture, not weights"),
+    (0, b"\xff\xd8\xff", "a JPEG picture, not weights"),
+    (4, b"ftyp", "a video, not weights"),
+    (0, b"\x1f\x8b", "a gzip archive; unpack it first"),
+    (0, b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (0, b"\xfd7zXZ", "an xz archive; unpack it first"),
+    (257, b"ustar", "a tar archive; unpack it first"),
+    (0, b"\x89HDF", "an HDF5 file, which is not read here; save the weights with torch or safetensors"),
+    (0, b"GGUF", "a GGUF file, which is not read here; save the weights with torch or safetensors"),
+)
 
 
 class Checkpoint(Mapping[str, TensorRecord]):
@@ -76,6 +88,10 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise CorruptCheckpointError(
                 "it is a web page, not weights: probably the page of an error; download it again"
             )
+        elif text.startswith(b'{"'):
+            raise CorruptCheckpointError("it is JSON text, not weights: probably the hub's error; download it again")
+        elif foreign := next((what for at, magic, what in _FOREIGN if start.startswith(magic, at)), None):
+            raise CorruptCheckpointError(f"it is {foreign}")
         elif not any(start):
             raise CorruptCheckpointError("it begins with zeros, as an unfinished download does; download it again")
         else:

@@ -77,8 +77,10 @@ class PickleMachine:
         except CheckpointError:
             raise
         except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, struct.error) as error:
-            raise CorruptCheckpointError(f"its pickle is damaged or cut off near byte {self.position}") from error
-        raise CorruptCheckpointError("its pickle has no end")
+            raise CorruptCheckpointError(
+                f"its pickle is damaged or cut off near byte {self.position}; download it again"
+            ) from error
+        raise CorruptCheckpointError("its pickle has no end; download it again")
 
     def _charge(self, operations: int) -> None:
         self._operations += operations

@@ -8,6 +8,7 @@ ran, and nothing else.
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import tempfile
@@ -57,9 +58,11 @@ def _own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="package", autouse=True)
-def _warm(_own_places: None) -> None:
+def _warm(_own_places: None) -> Iterator[None]:
     """What the process opens once and keeps (pools, random devices) is there before the first case."""
     helpers.warm_up()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +74,7 @@ def _bounds(request: pytest.FixtureRequest, _warm: None) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TooLong(f"took more than {limits['seconds']} seconds")
 
+    gc.freeze()  # what is there now stays; looking through it again after every case would take the most time
     before = state.State()
     resident = state.forget_peak()
     handler = signal.signal(signal.SIGALRM, stop)

@@ -96,3 +96,10 @@ def copy_of(model: Path, to: Path) -> Path:
         else:
             os.link(source, to / source.name)
     return to
+
+
+def put(path: Path, content: bytes) -> Path:
+    """A new file in place of the one at `path`, which may be a hard link of a file that others use."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    return path
