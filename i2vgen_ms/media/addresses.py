@@ -14,6 +14,8 @@ from i2vgen_ms.errors import MediaLimitError
 
 # Addresses that carry another one inside (NAT64; RFC 6052): that one counts.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Protocol assignments and relays, some of which Python's older lists call global.
+_SPECIAL = (ipaddress.ip_network("192.0.0.0/24"), ipaddress.ip_network("192.88.99.0/24"))
 
 
 def is_public(address: str) -> bool:
@@ -30,6 +32,8 @@ def is_public(address: str) -> bool:
             return is_public(str(ipaddress.IPv4Address(ip.packed[-4:])))
         if ip.sixtofour is not None or ip.teredo is not None or ip.is_site_local:
             return False
+    elif any(ip in network for network in _SPECIAL):
+        return False
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
