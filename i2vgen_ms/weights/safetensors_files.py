@@ -21,7 +21,8 @@ from i2vgen_ms.weights.pickle_globals import MAX_DIMENSIONS
 from i2vgen_ms.weights.pickles import MAX_TENSORS
 from i2vgen_ms.weights.records import Span, TensorRecord, contiguous_stride
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_FORMATS_LIMIT = 100_000_000  # of a header; what the parsed JSON of so large a one takes is gigabytes
+MAX_HEADER_BYTES = 16 * 2**20
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -40,7 +41,7 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 def looks_like(file: MappedFile) -> bool:
     """Whether the file begins as a safetensors file does: a header's length, then a JSON object."""
     start = file.bytes(0, 9)
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER_BYTES
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") <= _FORMATS_LIMIT
 
 
 def read(file: MappedFile) -> tuple[dict[str, TensorRecord], dict[str, str]]:
@@ -48,6 +49,8 @@ def read(file: MappedFile) -> tuple[dict[str, TensorRecord], dict[str, str]]:
     length = int.from_bytes(file.bytes(0, 8), "little")
     if 8 + length > len(file):
         raise CorruptCheckpointError("the file is cut off within its header; download it again")
+    if length > MAX_HEADER_BYTES:
+        raise CorruptCheckpointError(f"its header is larger than {MAX_HEADER_BYTES >> 20} MiB, as no model's is")
     try:
         header = json.loads(file.bytes(8, length), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
