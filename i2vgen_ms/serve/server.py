@@ -123,6 +123,7 @@ def run(
         ws="none",
         lifespan="off",
         log_level=log_level,
+        access_log=False,  # clients ask over and over; the metrics count, and a log that nobody reads could block
         timeout_graceful_shutdown=int(_CLOSING),
         server_header=False,
     )

@@ -37,6 +37,7 @@ GROUPS = {
     "H": "concurrency",
     "I": "determinism",
     "J": "non-finite values",
+    "K": "overload of the server",
     "L": "hub",
     "fuzz": "random inputs",
 }
