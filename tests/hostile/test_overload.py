@@ -310,7 +310,10 @@ def test_disconnecting(faked: Callable[..., Running]) -> None:
     for _ in range(10):  # after it, without listening
         with closing(socket.create_connection(("127.0.0.1", running.port))) as connection:
             connection.sendall(b"GET /v1/jobs/none HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    key = running.post(steps=10).body["id"]  # the job of a client that went away goes on
+    end = time.monotonic() + 5
+    while (sent := running.post(steps=10)).status == 503:  # until it is seen that they are gone
+        assert time.monotonic() < end
+    key = sent.body["id"]  # the job of a client that went away goes on
     assert running.until(key, "done")["result"]["bytes"] > 0
     for _ in range(10):  # in the midst of the result
         with closing(socket.create_connection(("127.0.0.1", running.port))) as connection:
