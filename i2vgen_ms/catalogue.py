@@ -12,7 +12,7 @@ import importlib
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +25,17 @@ from i2vgen_ms.errors import ConfigurationError, UnknownPartError, nearest
 from i2vgen_ms.third_party import third_party
 
 OWN = "i2vgen_ms"
+
+
+# The slots of a configuration's parts, by the last word of their paths.
+_SLOTS = {
+    "schedule": "schedules",
+    "spacing": "spacings",
+    "sampler": "samplers",
+    "guidance": "guidance",
+    "reader": "readers",
+    "writer": "writers",
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,19 @@ def bind(slot: str, spec: PartSpec | Mapping[str, Any], **given: Any) -> functoo
     """Like `build`, for a part whose remaining arguments follow later: the class or function with the options bound."""
     part, keywords, _ = _prepare(slot, spec, given)
     return functools.partial(part, **keywords)
+
+
+def check(parts: Iterable[tuple[str, PartSpec]]) -> None:
+    """Raises ConfigurationError unless every part but the networks, given with its dotted path, can be had as it is.
+
+    Networks are built first of all anyway; samplers and writers would be looked for after minutes of work.
+    """
+    for path, spec in parts:
+        slot = _SLOTS.get(path.rpartition(".")[2])
+        if slot == "readers":
+            bind(slot, spec)  # what it reads follows later
+        elif slot is not None:
+            build(slot, spec)
 
 
 def options(slot: str, name: str) -> dict[str, inspect.Parameter]:

@@ -19,6 +19,7 @@ from i2vgen_ms.config.overlay import ConfigurationWarning, overlay
 from i2vgen_ms.config.schema import FILE, FORMAT, Configuration
 from i2vgen_ms.errors import ConfigurationError, nearest
 
+MAX_SHOWN = 20  # of the keys that a warning lists
 CODE_KEYS = ("plugins", "allow_remote")  # they ask for code to be installed or run; this package never does
 
 
@@ -51,7 +52,7 @@ def read(folder: str | os.PathLike[str]) -> Configuration:
         ignored += unknown
         configuration = Configuration.from_json(merged)
     if ignored:
-        warnings.warn(f"{FILE}: ignored: {', '.join(ignored)}", ConfigurationWarning, stacklevel=2)
+        warnings.warn(f"{FILE}: ignored: {_shown(ignored)}", ConfigurationWarning, stacklevel=2)
     for name in configuration.weights.model_dump().values():
         weight_file(folder, name)
     return configuration
@@ -84,6 +85,12 @@ def _file_in(folder: Path) -> Path:
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder; a model folder with a {FILE} is expected")
     return path
+
+
+def _shown(keys: list[str]) -> str:
+    more = len(keys) - MAX_SHOWN
+    names = [key if key.isprintable() and len(key) <= 80 else repr(key[:80]) for key in keys[:MAX_SHOWN]]
+    return ", ".join([*names, *([f"and {more} more"] if more > 0 else [])])
 
 
 def _variant_of_task(task: object) -> str:

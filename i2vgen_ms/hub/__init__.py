@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from i2vgen_ms.config.json_file import read_object
 from i2vgen_ms.errors import HubError
 from i2vgen_ms.hub.cache import (
     BUNDLED,
@@ -132,8 +133,9 @@ def download(
     """Downloads what is missing or changed of `model` into the hub's cache; returns the folder.
 
     Partial files are resumed, sizes and SHA-256 sums of the hub's list are verified, names that would leave the folder
-    are refused, and the disk's space is checked before the first byte. `only_ours` stops with NotOursError after
-    configuration.json if the model is of another task. `ignore`: glob patterns of files that are not wanted.
+    are refused, and the disk's space is checked before the first byte. `only_ours` stops after configuration.json, with
+    NotOursError if the model is of another task, with ConfigurationError if that cannot be told. `ignore`: glob
+    patterns of files that are not wanted.
     """
     from i2vgen_ms.hub.transfer import fetch
 
@@ -143,8 +145,19 @@ def download(
     patterns = [ignore] if isinstance(ignore, str) else list(ignore or ())
     for folder in fetch(model, revision or DEFAULT_REVISION, ignore=patterns):
         if only_ours and task_of(folder) is None:
+            _check_readable(folder)
             raise NotOursError(f"{model} is not a model of this package's tasks; its configuration.json is at {folder}")
     return folder
+
+
+def _check_readable(folder: Path) -> None:
+    """Raises ConfigurationError for a configuration.json that says nothing of whose it is because it is damaged.
+
+    Others might read it with less care, and do what it says.
+    """
+    path = folder / "configuration.json"
+    if path.exists():
+        read_object(path)
 
 
 def _check(name: str, revision: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from i2vgen_ms import catalogue
 from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ConfigurationError, nearest
 from i2vgen_ms.media.limits import Limits
@@ -53,6 +54,7 @@ def load(
         raise ConfigurationError(
             f"{folder}: no pipeline does the task {configuration.task!r}; {nearest(configuration.task, STAGES)}"
         )
+    catalogue.check(configuration.parts())
     adapter = None if lora is None else Adapter(Path(lora), lora_scale)
     configuration = arguments.applied(configuration, {"memory": memory})
     return STAGES[configuration.task](

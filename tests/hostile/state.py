@@ -21,6 +21,8 @@ import torch
 _PATIENCE = 3.0  # seconds that a thread which was told to end, or a killed process, has for it
 # Python's own helper of multiprocessing, one a process, which stays on purpose.
 _STAYING = b"multiprocessing.resource_tracker"
+# Of a library's allocator, begun when the library is imported (pyarrow's, by ModelScope).
+_STAYING_THREADS = ("jemalloc_bg_thd",)
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -60,7 +62,11 @@ def native_threads() -> dict[int, str]:
         except OSError:
             continue
     own = names.get(os.getpid())
-    return {number: name for number, name in names.items() if name != own and not name.startswith("python")}
+    return {
+        number: name
+        for number, name in names.items()
+        if name != own and not name.startswith(("python", *_STAYING_THREADS))
+    }
 
 
 def environment() -> dict[str, str]:
