@@ -220,9 +220,13 @@ class FileTarget(Neighbour):
         """Writes everything to the disk, then replaces the target in one step."""
         if self._file is None or self.temporary is None:
             raise OutputError(f"{str(self.given)!r}: nothing was opened")
+        held: int | None = None
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
+            held = os.dup(self._file.fileno())  # the lock lasts as long as a descriptor
+            # A network's file system may say only now that there was no room: after the move that would be too late.
+            self._file.close()
             self._check()
             if self.path.exists():
                 os.chmod(self.temporary, stat.S_IMODE(self.path.stat().st_mode))
@@ -230,9 +234,10 @@ class FileTarget(Neighbour):
         except OSError as error:
             self.discard()
             raise error if isinstance(error, OutputError) else refusal(self.given, error) from error
-        self.temporary = None
-        self._file.close()
-        self._file = None
+        finally:
+            if held is not None:
+                os.close(held)
+        self.temporary = self._file = None
         sync_folder(self.path.parent)
 
     def discard(self) -> None:
