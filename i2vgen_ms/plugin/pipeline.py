@@ -20,6 +20,7 @@ from i2vgen_ms.errors import ArgumentError, I2VGenError, nearest
 from i2vgen_ms.pipelines import Result, arguments
 from i2vgen_ms.plugin.device import placed
 from i2vgen_ms.plugin.model import StageModel
+from i2vgen_ms.plugin.served import check_served
 from i2vgen_ms.runtime.device import choose
 
 OUTPUT = "output_video"
@@ -95,6 +96,7 @@ class StagePipeline(Pipeline):
             raise ArgumentError(
                 f"one input is expected, then named arguments; put several inputs into a list: {args!r}"
             )
+        check_served(input, call)
         prepare, run, finish = self._sanitize_parameters(**self._with_defaults(call))
         many = isinstance(input, (list, tuple))
         prepared = [self.preprocess(one, **prepare)[self.KEY] for one in (input if many else [input])]
