@@ -24,7 +24,7 @@ from i2vgen_ms.pipelines import delivery
 from i2vgen_ms.pipelines.conditions import first_frame_input
 from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample
-from i2vgen_ms.pipelines.stage import Call, Stage
+from i2vgen_ms.pipelines.stage import Call, Stage, finite
 from i2vgen_ms.runtime.shortage import memory_advice
 
 
@@ -95,6 +95,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
         count = len(prepared)
         with memory_advice("encoding the picture"), call.placed("encoder") as encoder:
             vectors = encoder(torch.cat([view.pixels for view in prepared]).to(self.device)).float()
+            vectors = finite(vectors, "encoding the picture")
             nothing = encoder.null(count).to(vectors)
         generators = call.generators(count)
         start = call.given_latents("latents")
@@ -122,6 +123,6 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
         _, count, rows, columns = call.latent_shape()
         with memory_advice("encoding the picture"), call.placed("autoencoder") as autoencoder:
             padded = pad_pixels(torch.cat(list(frames)), autoencoder.factor)
-            latents = autoencoder.encode(padded.unsqueeze(1)).mode().float()
+            latents = finite(autoencoder.encode(padded.unsqueeze(1)).mode().float(), "encoding the picture")
         latents = pad_latents(rearrange(latents, "b f h w c -> b c f h w"), rows, columns)
         return first_frame_input(latents[:, :, 0], count)

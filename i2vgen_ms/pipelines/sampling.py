@@ -6,7 +6,7 @@ state comes from is its callers' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Generator, Tensor
@@ -17,6 +17,7 @@ from i2vgen_ms.diffusion import noise, spacing
 from i2vgen_ms.diffusion.denoiser import Denoiser
 from i2vgen_ms.diffusion.samplers.sampler import Step
 from i2vgen_ms.diffusion.schedule import NoiseSchedule
+from i2vgen_ms.errors import NonFiniteError
 from i2vgen_ms.runtime.shortage import memory_advice
 
 Conditions = Mapping[str, Any]
@@ -63,7 +64,16 @@ def sample(
     )
     draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x, seed=brownian_seed)
     with memory_advice("sampling"):
-        for step in sampler(denoise, x, sigmas, draw):
-            x = step.x
+        steps, done = iter(sampler(denoise, x, sigmas, draw)), 0
+        while (step := _next(steps, done + 1, diffusion.steps)) is not None:
+            x, done = step.x, step.index + 1
             on_step(step)
     return x
+
+
+def _next(steps: Iterator[Step], number: int, total: int) -> Step | None:
+    """The next step, None after the last; a NonFiniteError says which one it was."""
+    try:
+        return next(steps, None)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"sampling, step {number} of {total}: {error}") from error

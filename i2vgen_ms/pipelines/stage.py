@@ -144,7 +144,14 @@ class Call(Generic[Settings]):
                 f"{name} must be a tensor b c f h w; {self.count} times {output.num_frames} frames of "
                 f"{output.width}x{output.height} need {' '.join(map(str, needed))}, not {have}"
             )
-        return latents.float()
+        return finite(latents.float(), name)
+
+
+def finite(tensor: Tensor, what: str) -> Tensor:
+    """The tensor itself. Raises NonFiniteError, which begins with `what`, for NaN and infinity."""
+    if not torch.isfinite(tensor).all():
+        raise NonFiniteError(f"{what}: NaN or infinity; try dtype 'float32', and check the model folder and the input")
+    return tensor
 
 
 class Stage(ABC, Generic[Settings, Prepared]):

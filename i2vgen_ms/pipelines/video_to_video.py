@@ -25,7 +25,7 @@ from i2vgen_ms.media.clip import Clip, read_clip
 from i2vgen_ms.media.fit import fit_chunks, fitted_size
 from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
-from i2vgen_ms.pipelines.stage import Call, Stage
+from i2vgen_ms.pipelines.stage import Call, Stage, finite
 from i2vgen_ms.pipelines.windows import windowed
 from i2vgen_ms.runtime.shortage import memory_advice
 
@@ -167,7 +167,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
                 stacklevel=2,
             )
         with memory_advice("encoding the text"), call.placed("encoder") as encoder:
-            tokens = encoder([text + prompt.suffix, prompt.negative]).float()
+            tokens = finite(encoder([text + prompt.suffix, prompt.negative]).float(), "encoding the text")
         return {"text": tokens[:1]}, {"text": tokens[1:]}
 
     def _encode(self, clip: Clip, call: Call[VideoToVideoConfiguration], generator: Generator) -> Tensor:
@@ -183,7 +183,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         else:
             drawn = noise.initial(rearrange(mean, "b f h w c -> b c f h w").shape, generator)
             latents = posterior.sample(rearrange(drawn, "b c f h w -> b f h w c"))
-        latents = rearrange(latents.float(), "b f h w c -> b c f h w")
+        latents = rearrange(finite(latents.float(), "encoding the clip"), "b f h w c -> b c f h w")
         _, _, rows, columns = call.latent_shape()
         return pad_latents(latents, rows, columns)
 
