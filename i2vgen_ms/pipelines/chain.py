@@ -73,6 +73,7 @@ class Animation:
             two["fps"] = begun.settings.output.fps
             call = self.second._begin(two, count)
         wanted = delivery.targets(output, len(picture) if many else None)
+        delivery.distinct([*wanted, *delivery.targets(keep_first, len(picture) if many else None)])
         # Opening the files is the stages' work; this finds places that cannot be written to.
         delivery.writers(call.settings.output, wanted, fps=call.fps, output_type=kind, seed=call.settings.seed)
         small = self.first(picture, output=keep_first, **{**one, "output_type": "pt"})

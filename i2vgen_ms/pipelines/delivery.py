@@ -20,6 +20,7 @@ from i2vgen_ms.config.schema import Output
 from i2vgen_ms.errors import ArgumentError, nearest
 from i2vgen_ms.media.frames import to_uint8
 from i2vgen_ms.media.writers import numbered, open_writer
+from i2vgen_ms.media.writers import probe as check_place
 from i2vgen_ms.pipelines.result import Result
 
 OUTPUT_TYPES = ("video", "frames", "pt")
@@ -29,18 +30,45 @@ Target = str | os.PathLike[str] | None
 def targets(output: Any, count: int | None) -> list[Target]:
     """One target an input: none, numbered names, or the names that were given. count None: a single input, not a list.
 
-    Raises: ArgumentError if names and inputs are not equally many.
+    Raises: ArgumentError if names and inputs are not equally many, or two names are the same.
     """
     if count is None:
-        return [output]
+        return [_name(output)]
     if output is None:
         return [None] * count
     if isinstance(output, (str, os.PathLike)):
         return [numbered(output, index) for index in range(count)]
-    names = list(output)
+    if not isinstance(output, Sequence) or isinstance(output, bytes):
+        raise ArgumentError(f"output={output!r:.80} is neither a name nor a list of names")
+    names = [_name(name) for name in output]
     if len(names) != count:
         raise ArgumentError(f"{count} inputs but {len(names)} outputs; give one name, or one for each input")
+    distinct(names)
     return names
+
+
+def _name(output: Any) -> Target:
+    if output is not None and not isinstance(output, (str, os.PathLike)):
+        raise ArgumentError(f"output={output!r:.80} is no name of a file or folder; give text or a path")
+    return output
+
+
+def distinct(names: Sequence[Target]) -> None:
+    """Raises ArgumentError if two of the names are one place, where one result would replace the other."""
+    seen: dict[str, Target] = {}
+    for name in names:
+        place = None if name is None else os.path.realpath(os.fspath(name).replace("\0", ""))
+        if place is not None and place in seen:
+            raise ArgumentError(f"{name!r} and {seen[place]!r} are one place, for two results; give two names")
+        if place is not None:
+            seen[place] = name
+
+
+def probe(settings: Output, wanted: Sequence[Target]) -> None:
+    """Raises OutputError if any of the targets cannot be written to."""
+    part = catalogue.build("writers", settings.writer)
+    for target in wanted:
+        check_place(target, part)
 
 
 def check_output_type(output_type: Any) -> str:

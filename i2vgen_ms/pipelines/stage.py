@@ -207,6 +207,7 @@ class Stage(ABC, Generic[Settings, Prepared]):
         call = self._begin(given, len(sources))
         output_type = delivery.check_output_type(given.get("output_type"))
         wanted = delivery.targets(output, len(sources) if many else None)
+        delivery.probe(call.settings.output, wanted)  # all of them, however late their turn comes
         results: list[Result] = []
         with call.reporter, torch.no_grad():
             for start in range(0, len(sources), self._batch_size(call)):

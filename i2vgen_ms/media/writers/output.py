@@ -120,6 +120,11 @@ def open_writer(
     return Output(part, place, what)
 
 
+def probe(target: str | os.PathLike[str] | None, part: WriterPart | None = None) -> None:
+    """Raises OutputError where `open_writer` with this target and `part` would; leaves nothing behind."""
+    _place(target, _suffix(target, part)).probe()
+
+
 class Output:
     """A video being written: `with open_writer(...) as output: output.write(frame)`.
 

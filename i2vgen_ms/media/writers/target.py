@@ -64,7 +64,9 @@ def _separators() -> str:
 
 def refusal(path: Path | str, error: OSError) -> OutputError:
     """What the system says, as this package's error."""
-    return OutputError(f"{str(path)!r} cannot be written: {error.strerror or error}")
+    text = str(path)
+    shown = repr(text) if len(text) <= 500 else f"{text[:100]!r}..."
+    return OutputError(f"{shown} cannot be written: {error.strerror or error}")
 
 
 class MemoryTarget:
@@ -101,7 +103,10 @@ class Neighbour:
         if len(os.fsencode(given.name)) > _LONGEST_NAME:
             raise OutputError(f"{given.name[:40]!r}... has more than {_LONGEST_NAME} bytes, too long for a file name")
         # A link is followed, so that it stays a link: the file that it names is what is replaced.
-        self.path = Path(os.path.realpath(given)) if given.is_symlink() else given
+        try:
+            self.path = Path(os.path.realpath(given)) if given.is_symlink() else given
+        except OSError as error:  # a path that is too long as a whole
+            raise refusal(given, error) from error
         self.given = given
         kept = os.fsencode(self.path.name)[:200].decode("utf-8", "ignore")
         self._stem = f".{kept}."
