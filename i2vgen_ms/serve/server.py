@@ -89,15 +89,17 @@ class Server(uvicorn.Server):
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket for `run`, which nobody can connect to before; port 0 takes a free one. Raises: ArgumentError."""
+    if not 0 <= port <= 65535:  # the resolver would take what is left of it
+        raise ArgumentError(f"cannot listen on {host}, port {port}: a port is 0 to 65535")
     try:
         family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family, kind)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ArgumentError(f"cannot listen on {host}, port {port}: {error}") from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         bound.close()
         raise ArgumentError(f"cannot listen on {host}, port {port}: {error}") from error
     return bound
