@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from i2vgen_ms.errors import ArgumentError
-from i2vgen_ms.pipelines import ImageToVideo, Progress
+from i2vgen_ms.pipelines import ImageToVideo, Progress, load
 from i2vgen_ms.pipelines.preview import pictures
 
 SIZE = {"width": 60, "height": 32, "num_frames": 3, "steps": 2, "seed": 5}
@@ -60,3 +60,14 @@ def test_the_settings_of_a_call_are_those_it_would_have(pipe: ImageToVideo, tmp_
     assert settings.output.height == pipe.configuration.output.height
     with pytest.raises(ArgumentError, match="did you mean 'steps'"):
         pipe.settings(stepz=7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("memory", ["fast", "balanced", "low"])
+def test_looking_moves_nothing_out_of_the_way_on_a_device(folder: Path, picture: np.ndarray, memory: str) -> None:
+    placed = load(folder, device="cuda", memory=memory)
+    plain = placed(picture, output_type="frames", progress=False, **SIZE).frames
+    seen: list[np.ndarray | None] = []
+    looked = placed(picture, output_type="frames", progress=lambda event: seen.append(event.preview(2)), **SIZE).frames
+    np.testing.assert_array_equal(plain, looked)
+    assert [frames.shape for frames in seen if frames is not None] == [(2, 32, 60, 3)] * 2
