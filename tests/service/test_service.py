@@ -92,7 +92,8 @@ def test_cancelling(serving: Serving, models: Models) -> None:
     assert service.cancel(queued).state == "cancelled"
     assert service.cancel(running).state == "running"  # until the step is over
     models.first.go.set()
-    assert until(service, running, "cancelled").step == 1
+    stopped = until(service, running, "cancelled")
+    assert (stopped.stage, stopped.step, stopped.steps) == ("sampling", 1, 50)
     assert models.first.calls == 1
     for key in (running, queued):
         with pytest.raises(errors.GoneError, match="the job is cancelled: there is no result"):
@@ -105,6 +106,22 @@ def test_cancelling(serving: Serving, models: Models) -> None:
         service.result(done)
     with pytest.raises(errors.UnknownJobError):
         service.cancel("nobody's")
+
+
+def test_cancelling_at_the_very_end_leaves_no_file(serving: Serving, models: Models) -> None:
+    service = serving()
+
+    def late(self: Any, *source: Any, **given: Any) -> Any:
+        made = FakeStage.__call__(self, *source, **given)
+        service.cancel(keys[0])
+        return made
+
+    models.first.__class__ = type("Late", (FakeStage,), {"__call__": late})
+    models.first.go.clear()
+    keys = [service.submit(asked()).id]
+    models.first.go.set()
+    assert until(service, keys[0], "done", "cancelled").state == "cancelled"
+    assert list(service._store.folder.glob("*.mp4")) == []
 
 
 @pytest.mark.parametrize(
