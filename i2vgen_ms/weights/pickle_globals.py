@@ -15,9 +15,7 @@ from typing import Any
 import torch
 
 from i2vgen_ms.errors import CorruptCheckpointError, UnsafeCheckpointError
-
-MAX_DIMENSIONS = 32
-MAX_KEY = 4096
+from i2vgen_ms.weights import limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +156,9 @@ def hashable(key: Any) -> Any:
     """`key` if it is flat and short; hashing a nested or a huge one could take exponential time, or the whole stack."""
     flat = (int, float, bool, type(None), Global, Inert)
     parts = key if isinstance(key, tuple) and len(key) <= 16 else (key,)
-    if all(isinstance(part, flat) or (isinstance(part, (str, bytes)) and len(part) <= MAX_KEY) for part in parts):
+    if all(
+        isinstance(part, flat) or (isinstance(part, (str, bytes)) and len(part) <= limits.KEY_LENGTH) for part in parts
+    ):
         return key
     raise CorruptCheckpointError(f"its pickle uses a {type(key).__name__} as a dictionary key")
 
@@ -185,8 +185,8 @@ def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dty
         length //= dtype.itemsize
     if not isinstance(shape, tuple) or not isinstance(stride, tuple) or len(shape) != len(stride):
         raise CorruptCheckpointError("a tensor's shape and strides do not belong together")
-    if len(shape) > MAX_DIMENSIONS:
-        raise CorruptCheckpointError(f"a tensor has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are accepted")
+    if len(shape) > limits.DIMENSIONS:
+        raise CorruptCheckpointError(f"a tensor has {len(shape)} dimensions; at most {limits.DIMENSIONS} are accepted")
     offset = _whole(offset, "storage offset")
     sizes = tuple(_whole(size, "size") for size in shape)
     strides = tuple(_whole(step, "stride") for step in stride)

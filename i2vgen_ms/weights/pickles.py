@@ -16,13 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from i2vgen_ms.errors import CheckpointError, CorruptCheckpointError, UnsafeCheckpointError
-from i2vgen_ms.weights import pickle_globals
+from i2vgen_ms.weights import limits, pickle_globals
 from i2vgen_ms.weights.pickle_globals import Global, Inert, PickledTensor, Storage
-
-MAX_PICKLE_BYTES = 64 * 2**20
-MAX_OPERATIONS = 2_000_000
-MAX_TENSORS = 50_000
-MAX_INTEGER_BITS = 256
 
 _ADVICE = "Nothing of it was run. Use a safetensors copy of these weights"
 
@@ -84,13 +79,13 @@ class PickleMachine:
 
     def _charge(self, operations: int) -> None:
         self._operations += operations
-        if self._operations > MAX_OPERATIONS:
-            raise CorruptCheckpointError(f"its pickle has more than {MAX_OPERATIONS} operations")
+        if self._operations > limits.PICKLE_OPERATIONS:
+            raise CorruptCheckpointError(f"its pickle has more than {limits.PICKLE_OPERATIONS} operations")
 
     def _step(self, name: str, argument: Any) -> None:
         stack = self._stack
         if name in _PUSHED:
-            if isinstance(argument, int) and argument.bit_length() > MAX_INTEGER_BITS:
+            if isinstance(argument, int) and argument.bit_length() > limits.INTEGER_BITS:
                 raise CorruptCheckpointError(f"its pickle holds an integer of {argument.bit_length()} bits")
             stack.append(argument)
         elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
@@ -194,8 +189,8 @@ class PickleMachine:
         value = pickle_globals.call(function, arguments)
         if isinstance(value, PickledTensor):
             self._tensors += 1
-            if self._tensors > MAX_TENSORS:
-                raise CorruptCheckpointError(f"it holds more than {MAX_TENSORS} tensors")
+            if self._tensors > limits.TENSORS:
+                raise CorruptCheckpointError(f"it holds more than {limits.TENSORS} tensors")
         self._stack.append(value)
 
     def _reduce(self, _: Any) -> None:

@@ -16,13 +16,11 @@ from typing import Any
 import torch
 
 from i2vgen_ms.errors import CorruptCheckpointError
+from i2vgen_ms.weights import limits
 from i2vgen_ms.weights.mapping import MappedFile
-from i2vgen_ms.weights.pickle_globals import MAX_DIMENSIONS
-from i2vgen_ms.weights.pickles import MAX_TENSORS
 from i2vgen_ms.weights.records import Span, TensorRecord, contiguous_stride
 
 _FORMATS_LIMIT = 100_000_000  # of a header; what the parsed JSON of so large a one takes is gigabytes
-MAX_HEADER_BYTES = 16 * 2**20
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -49,13 +47,15 @@ def read(file: MappedFile) -> tuple[dict[str, TensorRecord], dict[str, str]]:
     length = int.from_bytes(file.bytes(0, 8), "little")
     if 8 + length > len(file):
         raise CorruptCheckpointError("the file is cut off within its header; download it again")
-    if length > MAX_HEADER_BYTES:
-        raise CorruptCheckpointError(f"its header is larger than {MAX_HEADER_BYTES >> 20} MiB, as no model's is")
+    if length > limits.SAFETENSORS_HEADER_BYTES:
+        raise CorruptCheckpointError(
+            f"its header is larger than {limits.SAFETENSORS_HEADER_BYTES >> 20} MiB, as no model's is"
+        )
     try:
         header = json.loads(file.bytes(8, length), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError) as error:
         raise CorruptCheckpointError("its header is no JSON; download it again") from error
-    if not isinstance(header, dict) or len(header) > MAX_TENSORS:
+    if not isinstance(header, dict) or len(header) > limits.TENSORS:
         raise CorruptCheckpointError("its header is no list of tensors, or too long a one")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -86,7 +86,7 @@ def _record(file: MappedFile, name: str, entry: Any, base: int) -> TensorRecord:
             f"its tensor {shown} is of the type {entry.get('dtype')!r:.40}, which is not read here"
         )
     shape, offsets = _counts(entry.get("shape")), _counts(entry.get("data_offsets"))
-    if shape is None or offsets is None or len(offsets) != 2 or len(shape) > MAX_DIMENSIONS:
+    if shape is None or offsets is None or len(offsets) != 2 or len(shape) > limits.DIMENSIONS:
         raise CorruptCheckpointError(f"its tensor {shown} has an impossible shape or place")
     start, end = offsets
     if end - start != math.prod(shape) * dtype.itemsize:

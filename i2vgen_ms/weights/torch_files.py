@@ -14,14 +14,14 @@ import zlib
 from typing import Any
 
 from i2vgen_ms.errors import CorruptCheckpointError, UnsafeCheckpointError
+from i2vgen_ms.weights import limits
 from i2vgen_ms.weights.mapping import MappedFile
 from i2vgen_ms.weights.pickle_globals import Global, Inert, PickledTensor, Storage
-from i2vgen_ms.weights.pickles import MAX_PICKLE_BYTES, PickleMachine
+from i2vgen_ms.weights.pickles import PickleMachine
 from i2vgen_ms.weights.records import Span, TensorRecord
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-_MAX_DIRECTORY_BYTES = 16 * 2**20
 _ENCRYPTED = 0x1
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
@@ -53,8 +53,8 @@ class _Bounded(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         rest = max(len(self._file) - self._at, 0)
         size = rest if size < 0 else min(size, rest)
-        if size > _MAX_DIRECTORY_BYTES:
-            raise CorruptCheckpointError(f"its zip directory is larger than {_MAX_DIRECTORY_BYTES >> 20} MiB")
+        if size > limits.ZIP_DIRECTORY_BYTES:
+            raise CorruptCheckpointError(f"its zip directory is larger than {limits.ZIP_DIRECTORY_BYTES >> 20} MiB")
         data = self._file.bytes(self._at, size)
         self._at += size
         return data
@@ -84,8 +84,8 @@ def read_zip(file: MappedFile) -> dict[str, TensorRecord]:
     if order is not None and file.bytes(order.start, order.length) != b"little":
         raise CorruptCheckpointError("it was saved on a big-endian machine; save it again on a little-endian one")
     pickle = entries[pickles[0]]
-    if pickle.length > MAX_PICKLE_BYTES:
-        raise CorruptCheckpointError(f"its pickle is larger than {MAX_PICKLE_BYTES >> 20} MiB")
+    if pickle.length > limits.PICKLE_BYTES:
+        raise CorruptCheckpointError(f"its pickle is larger than {limits.PICKLE_BYTES >> 20} MiB")
     data = file.bytes(pickle.start, pickle.length)
     if pickle.crc is not None and zlib.crc32(data) != pickle.crc:
         raise CorruptCheckpointError("its pickle does not match its checksum; download it again")
@@ -134,7 +134,7 @@ def read_legacy(file: MappedFile) -> dict[str, TensorRecord]:
     The format is five pickles (magic number, protocol, system, value, storage keys), then each storage as its length in
     elements (int64) and its data. Any other pickle is read too, so that the error can name what it asks for.
     """
-    machine = PickleMachine(file.bytes(0, MAX_PICKLE_BYTES))
+    machine = PickleMachine(file.bytes(0, limits.PICKLE_BYTES))
     if machine.load() != LEGACY_MAGIC:
         raise CorruptCheckpointError(
             "it is a pickle, but not one that torch.save wrote; no tensors can be read from it"

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from i2vgen_ms.errors import CheckpointError, CorruptCheckpointError, UnsafeCheckpointError
-from i2vgen_ms.weights import pickles
+from i2vgen_ms.weights import limits
 from i2vgen_ms.weights.checkpoint import open_checkpoint
 from tests.weights import hostile
 
@@ -189,6 +189,6 @@ BOMBS = {
 @pytest.mark.parametrize("kind", BOMBS)
 def test_bombs_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     data, reason = BOMBS[kind]
-    monkeypatch.setattr(pickles, "MAX_OPERATIONS", 1_000_000)
+    monkeypatch.setattr(limits, "PICKLE_OPERATIONS", 1_000_000)
     error = attempt(tmp_path, hostile.as_zip(data))
     assert reason in str(error).rpartition(": ")[2]
