@@ -17,8 +17,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from einops import rearrange
 from torch import Generator, Tensor
@@ -106,18 +104,9 @@ class Call(Generic[Settings]):
     def on_step(self, step: Step) -> None:
         self.reporter.report(Progress("sampling", step.index + 1, step.steps, step.x0, self._preview))
 
-    def _preview(self, latents: Tensor, frames: int, side: int) -> npt.NDArray[np.uint8]:
-        output = self.settings.output
+    def _preview(self, latents: Tensor, frames: int, side: int) -> preview.Pictures:
         with memory_advice("decoding a preview"), self.placed("autoencoder") as autoencoder:
-            return preview.pictures(
-                latents,
-                autoencoder.decode,
-                frames=frames,
-                side=side,
-                factor=autoencoder.factor,
-                height=output.height,
-                width=output.width,
-            )
+            return preview.pictures(latents, autoencoder, self.settings.output, frames=frames, side=side)
 
     def generators(self, count: int) -> list[Generator]:
         """A generator for each item of a batch, all from the call's seed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,14 +45,15 @@ def test_what_is_large_is_decoded_small() -> None:
             yield one[..., :3].repeat_interleave(8, 2).repeat_interleave(8, 3)
 
     latents = torch.linspace(-1, 1, 9)[None, None, :, None, None].expand(2, 4, 9, 40, 80)
-    frames = pictures(latents, decode, frames=3, side=320, factor=8, height=316, width=640)
+    decoder, output = SimpleNamespace(factor=8, decode=decode), SimpleNamespace(height=316, width=640)
+    frames = pictures(latents, decoder, output, frames=3, side=320)
     assert asked == [(1, 3, 20, 40, 4)]
     assert frames.shape == (3, 158, 320, 3)
     assert [int(frame.mean()) for frame in frames] == [0, 128, 255]  # first, middle and last
-    assert len(pictures(latents[:, :, :2], decode, frames=5, side=640, factor=8, height=320, width=640)) == 2
+    assert len(pictures(latents[:, :, :2], decoder, output, frames=5, side=640)) == 2
     assert asked[-1] == (1, 2, 40, 80, 4)
     with pytest.raises(ArgumentError, match="a preview has at least 1 frame and 8 pixels a side, not 0 and 640"):
-        pictures(latents, decode, frames=0, side=640, factor=8, height=320, width=640)
+        pictures(latents, decoder, output, frames=0, side=640)
 
 
 def test_the_settings_of_a_call_are_those_it_would_have(pipe: ImageToVideo, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -40,6 +41,8 @@ def address(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     thread = threading.Thread(target=server.run, args=(service, bound), kwargs={"log_level": "error"})
     port = bound.getsockname()[1]
     thread.start()
+    while not (started and started[0].started):
+        time.sleep(0.01)
     yield f"http://127.0.0.1:{port}"
     models.first.go.set()
     started[0].handle_exit(15, None)
