@@ -58,4 +58,7 @@ def connect(host: str, port: int, timeout: Any) -> socket.socket:
         except OSError as error:
             connection.close()
             failure = error
+        except BaseException:
+            connection.close()
+            raise
     raise failure
