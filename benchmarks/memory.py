@@ -83,7 +83,7 @@ def make_models(folder: Path) -> None:
     import torch
 
     from i2vgen_ms.config import reader
-    from i2vgen_ms.demo import write_random_weights
+    from i2vgen_ms.random_model import write_random_weights
 
     for task in STEPS:
         configuration = reader.shipped(task)

@@ -1,114 +1,98 @@
-"""The demonstration: the whole job on a bundled picture, on any machine, without a network connection.
+"""The demonstration: both stages on a bundled picture, with the bundled models, on any machine and without a network.
 
-No trained weights are bundled yet, so it makes a small model folder with random weights, in the published file formats,
-and says so: the video shows that everything works, and noise.
+Given where the video goes. It says what it does, what it made and what to try next.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from i2vgen_ms.config.data import configuration_folder
-from i2vgen_ms.config.schema import FILE, Configuration
+from i2vgen_ms.config.json_file import read_object
+from i2vgen_ms.errors import ConfigurationError, nearest
 
-# the shipped configuration of the small model, by its task
-MODELS = {"image-to-video": "demo", "video-to-video": "demo-video-to-video"}
-
-
-def picture() -> Path:
-    """The bundled picture."""
-    return configuration_folder() / "demo" / "picture.jpg"
+FIRST, SECOND = "i2vgen-ms/small-image-to-video", "i2vgen-ms/small-video-to-video"
+PICTURE = "growing"
+_PICTURES, _LIST = "pictures", "pictures.json"
 
 
-def make_random_model(
-    folder: str | os.PathLike[str],
-    changes: Mapping[str, Any] | None = None,
+@dataclass(frozen=True)
+class Sample:
+    """A bundled picture, and a text that says what it shows."""
+
+    name: str
+    path: Path
+    text: str
+
+
+def samples() -> list[Sample]:
+    """The bundled pictures."""
+    folder = configuration_folder() / _PICTURES
+    return [Sample(name, folder / f"{name}.png", str(text)) for name, text in read_object(folder / _LIST).items()]
+
+
+def sample(name: str = PICTURE) -> Sample:
+    """One of the bundled pictures. Raises: ConfigurationError for a name that there is not."""
+    known = {one.name: one for one in samples()}
+    if name not in known:
+        raise ConfigurationError(f"no bundled picture {name!r}; {nearest(name, known)}")
+    return known[name]
+
+
+def run(
+    output: str | os.PathLike[str] = "demo.mp4",
     *,
-    seed: int = 0,
-    task: Literal["image-to-video", "video-to-video"] = "image-to-video",
+    picture: str = PICTURE,
+    device: str | None = "cpu",
+    seed: int | None = None,
+    progress: Any = None,
+    say: Callable[[str], Any] = print,
 ) -> Path:
-    """Fills `folder` with a small model of random weights, in the layout and the file formats of the published one.
+    """Makes a video from a bundled picture; `say` is told, line by line, what is done and what comes next.
 
-    Args:
-        folder: made if needed; files of it are replaced.
-        changes: values for the configuration's `model_cfg`, such as {"max_frames": 4}.
-        seed: of the weights.
-        task: of the model.
-    Returns: the folder. Raises: KeyError for another task.
+    Beside the video, which both stages made, stand the first stage's own and a sheet with the frames of both.
+    Args: output: the video. picture: the name of a bundled one. device, seed, progress: as for every pipeline.
+    Returns: the video's path. Raises: as the pipelines.
     """
-    from i2vgen_ms.config import reader
-
-    folder = Path(folder)
-    values = json.loads((configuration_folder() / MODELS[task] / FILE).read_text(encoding="utf-8"))
-    values["model"]["model_cfg"] |= changes or {}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FILE).write_text(json.dumps(values, indent=2), encoding="utf-8")
-    write_random_weights(folder, reader.read(folder), seed=seed)
-    return folder
-
-
-def write_random_weights(
-    folder: Path, configuration: Configuration, *, seed: int = 0, dtype: Any = None, device: str = "cpu"
-) -> None:
-    """Writes the weight files that `configuration` names into `folder`, in the published formats.
-
-    dtype: of the files, a torch.dtype; None is fp32. device: where the numbers are made, which decides what they are.
-    """
-    import torch
-
-    from i2vgen_ms.weights import architecture
-
-    generator = torch.Generator(device).manual_seed(seed)
-    for name in architecture.NETWORKS:
-        built = architecture.build(configuration, name)
-        state = {}
-        for ours, tensor in built.network.state_dict().items():
-            published = built.layout.to_published(ours)
-            values = random_values(ours, tensor.shape, generator).to("cpu", dtype or torch.float32)
-            state[published] = built.layout.to_published_shape(ours, values).contiguous()
-        content: Any = state if name == "encoder" else {"state_dict": state}
-        torch.save(content, folder / getattr(configuration.weights, name))
-
-
-def random_values(name: str, shape: Any, generator: Any) -> Any:
-    """Values under which activations keep their size from layer to layer, so that nothing overflows or dies.
-
-    `name` tells weights from biases; `shape` is a torch.Size, and the values are on the generator's device or the CPU.
-    """
-    import torch
-
-    if len(shape) > 1:
-        return torch.randn(shape, generator=generator, device=generator.device) / shape[1:].numel() ** 0.5
-    return torch.ones(shape) if name.endswith("weight") else torch.zeros(shape)
-
-
-def run(output: str = "demo.mp4", *, steps: int = 12, say: Callable[[str], Any] = print) -> Path:
-    """Makes a video from the bundled picture; `say` is told, line by line, what is done and what comes next."""
-    from i2vgen_ms.pipelines import load
+    from i2vgen_ms.pipelines import Animation, load
 
     started = time.monotonic()
-    say("i2vgen_ms demo: a picture becomes a video, on this machine alone.")
-    say("  No trained weights are bundled with this version. A small model with RANDOM weights is made now, in the")
-    say("  published file formats, so the video will show coloured noise: it proves the way, not the quality.")
-    folder = Path(tempfile.mkdtemp(prefix="i2vgen_ms-demo-"))
-    try:
-        pipeline = load(make_random_model(folder), device="cpu")
-        result = pipeline(picture(), output=output, steps=steps)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    path = Path(result.path).resolve()
-    shape = pipeline.configuration.output
-    say(f"  picture  {picture()}")
-    say(f"  video    {path} ({shape.num_frames} frames of {shape.width}x{shape.height}, seed {result.seed})")
+    chosen = sample(picture)
+    path = Path(os.path.abspath(output))
+    small, sheet = path.with_name(f"{path.stem}-first{path.suffix}"), path.with_name(f"{path.stem}.png")
+    say("i2vgen_ms demo: a picture becomes a video in two stages, with the small models that come with the package.")
+    both = Animation(load(FIRST, device=device), load(SECOND, device=device))
+    result = both(
+        chosen.path, output=path, output_type="pt", text=chosen.text, keep_first=small, seed=seed, progress=progress
+    )
+    write(sheet, small, result.tensor)
+    frames, height, width = result.tensor.shape[1:]
+    say(f"  picture  {chosen.path} ({chosen.text})")
+    say(f"  stage 1  {small}")
+    say(f"  stage 2  {path} ({frames} frames of {width}x{height}, seed {result.seed})")
+    say(f"  frames   {sheet} (above stage 1, below stage 2)")
     say(f"  took     {time.monotonic() - started:.1f} s")
-    say("Next, with the published weights (about 11 GB, CC-BY-NC-ND-4.0; a GPU is advised):")
-    say("  i2vgen-ms download damo/Image-to-Video --revision v1.1.0")
-    say("  i2vgen-ms image-to-video PICTURE --model damo/Image-to-Video -o video.mp4")
+    say("Next, another picture of that kind; the small models know coloured shapes and nothing else:")
+    say(f"  i2vgen-ms animate PICTURE -o video.mp4 --first-model {FIRST} --second-model {SECOND}")
+    say("or the published models, for any picture (about 11 GB, CC-BY-NC-ND-4.0; a GPU is advised):")
+    say("  i2vgen-ms animate PICTURE -o video.mp4 --text 'what it should show'")
     return path
+
+
+def write(sheet: Path, small: Path, large: Any) -> None:
+    """Writes the contact sheet of both stages: the file of the first, and the second's pixels `c f h w`."""
+    import numpy as np
+    import torch.nn.functional as F
+
+    from i2vgen_ms.media.clip import read_clip
+    from i2vgen_ms.media.frames import to_pixels
+    from i2vgen_ms.media.sheet import write_sheet
+
+    frames = to_pixels(np.asarray(read_clip(small, max_frames=large.shape[1]).frames)).movedim(-1, 1)
+    enlarged = F.interpolate(frames, size=large.shape[2:], mode="nearest").movedim(1, -1)
+    write_sheet(sheet, [enlarged[None], large.movedim(0, -1)[None].float()])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from i2vgen_ms.demo import make_random_model
+from i2vgen_ms.random_model import make_random_model
 
 TOWER = {"embed_dim": 8, "text_cfg": {"width": 32, "heads": 2, "layers": 2}}
 NETWORK = {"dim": 32, "num_res_blocks": 1, "head_dim": 16, "num_heads": 2, "context_dim": 32, "attn_scales": [1.0]}

@@ -194,17 +194,17 @@ def test_a_configuration_chooses_parts_of_an_installed_package(installed: Path, 
     code = f"""
 import json, pathlib
 import numpy as np
-from i2vgen_ms import demo
+from i2vgen_ms import random_model
 from i2vgen_ms.config import reader
 from i2vgen_ms.pipelines import load
 folder = pathlib.Path({str(tmp_path)!r})
-demo.make_random_model(folder, {{"max_frames": 3, "latent_hei": 4, "latent_wid": 4}})
+random_model.make_random_model(folder, {{"max_frames": 3, "latent_hei": 4, "latent_wid": 4}})
 values = reader.read(folder).to_json()
 values["diffusion"]["sampler"] = {{"type": "midpoint", "where": 0.5}}
 values["diffusion"]["steps"] = 2
 values["st_unet"]["temporal"] = {{"type": "moving-average", "strength": 0.5}}
 (folder / "configuration.json").write_text(json.dumps(values))
-demo.write_random_weights(folder, reader.read(folder))
+random_model.write_random_weights(folder, reader.read(folder))
 pipe = load(folder, device="cpu")
 assert type(pipe.networks.st_unet.stem_temporal).__module__ == "extra_parts.moving_average"
 picture = np.zeros((32, 32, 3), np.uint8)

@@ -24,7 +24,7 @@ LEVELS = (
     {"weights"},
     {"runtime"},
     {"pipelines"},
-    {"hub", "demo", "service"},
+    {"hub", "demo", "random_model", "service"},
     {"training", "evaluation"},
     {"activation", "serve"},
     {"plugin"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from i2vgen_ms.errors import ConfigurationError
 
+BUNDLED = "i2vgen-ms"  # the owner of the ids of the models that come with the package
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -17,6 +19,13 @@ def configuration_folder() -> Path:
 def registry_folder() -> Path:
     """The folder with `parts/*.json` and `cards/*.md`."""
     return _folder("registry")
+
+
+def bundled_folder(model: str | os.PathLike[str]) -> Path | None:
+    """The folder of `i2vgen-ms/NAME`, whether it holds weights or not; None for any other name."""
+    owner, _, name = os.fspath(model).partition("/")
+    folder = configuration_folder() / name
+    return folder if owner == BUNDLED and name and folder.parent == configuration_folder() and folder.is_dir() else None
 
 
 def _folder(name: str) -> Path:

@@ -23,8 +23,8 @@ from i2vgen_ms.evaluation.classifier import load as load_classifier
 from i2vgen_ms.evaluation.frechet import frechet_distance
 from i2vgen_ms.evaluation.report import Report
 from i2vgen_ms.evaluation.samples import Samples, from_pairs, from_world
-from i2vgen_ms.evaluation.sheet import write_sheet
 from i2vgen_ms.evaluation.untrained import write_untrained
+from i2vgen_ms.media.sheet import write_sheet
 from i2vgen_ms.pipelines import arguments
 from i2vgen_ms.pipelines import load as load_pipeline
 from i2vgen_ms.world import measure

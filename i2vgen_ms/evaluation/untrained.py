@@ -12,7 +12,7 @@ from torch import Tensor
 
 from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import FILE, Configuration
-from i2vgen_ms.demo import random_values
+from i2vgen_ms.random_model import random_values
 from i2vgen_ms.weights import architecture, safetensors_files
 from i2vgen_ms.weights.checkpoint import OWN_FORMAT
 

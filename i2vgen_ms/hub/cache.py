@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from i2vgen_ms.config import data
+from i2vgen_ms.config.data import BUNDLED
 from i2vgen_ms.config.json_file import read_object
 from i2vgen_ms.errors import ConfigurationError
 
-BUNDLED = "i2vgen-ms"
 TASKS = {"image-to-video": "image-to-video-task-pipeline", "video-to-video": "video-to-video-pipeline"}
 PUBLISHED_IDS = {
     f"{owner}/{name}": task

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from i2vgen_ms import catalogue
-from i2vgen_ms.config import reader
+from i2vgen_ms.config import data, reader
 from i2vgen_ms.errors import ConfigurationError, nearest
 from i2vgen_ms.media.limits import Limits
 from i2vgen_ms.pipelines import arguments
@@ -35,7 +35,8 @@ def load(
     """The pipeline of a model folder: an ImageToVideo or a VideoToVideo.
 
     Args:
-        folder: a folder with configuration.json and the weight files, in the hub's or our own layout.
+        folder: a folder with configuration.json and the weight files, in the hub's or our own layout; or the id of a
+            model that comes with the package, such as `i2vgen-ms/small-image-to-video`.
         device: `cpu`, `cuda`, `cuda:1`; None takes CUDA if there is one.
         dtype: a dtype name for all networks, or names by network; None takes the configuration's.
         cache: keep a copy of the weights in these dtypes in this package's cache folder, and map it the next time.
@@ -49,6 +50,8 @@ def load(
     Raises: ConfigurationError, CheckpointError, DeviceError, each saying what to do.
     """
     place = devices.choose(device)
+    if not Path(folder).is_dir():
+        folder = data.bundled_folder(folder) or folder
     configuration = reader.read(folder)
     if configuration.task not in STAGES:
         raise ConfigurationError(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms import __version__, catalogue, demo, hub, pipelines
+from i2vgen_ms import __version__, catalogue, demo, hub, pipelines, random_model
 from i2vgen_ms.cli import animate, image_to_video, main, options, video_to_video
 from i2vgen_ms.errors import ArgumentError, Cancelled
 from i2vgen_ms.media.clip import read_clip
@@ -38,7 +38,7 @@ SMALL = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model in the published formats."""
-    return demo.make_random_model(tmp_path_factory.mktemp("model") / "small", SMALL)
+    return random_model.make_random_model(tmp_path_factory.mktemp("model") / "small", SMALL)
 
 
 def run(*words: object) -> int:
@@ -162,27 +162,27 @@ def test_video_to_video_hands_on_what_was_asked_for_and_nothing_else(
 def test_both_stages_from_the_command_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    second = demo.make_random_model(tmp_path / "second", {"max_frames": 2}, task="video-to-video")
+    second = random_model.make_random_model(tmp_path / "second", {"max_frames": 2}, task="video-to-video")
     video, kept = tmp_path / "v.mp4", tmp_path / "small.mp4"
     models = ("--first-model", folder, "--second-model", second)
     words = ("--text", "a boat", "--keep-first", kept, "--seed", 3)
     steps = ("--first", '{"steps": 1}', "--second", '{"steps": 1, "width": 96, "height": 80}')
-    assert run("animate", demo.picture(), "-o", video, *models, *words, *steps, "--no-progress") == 0
-    assert capsys.readouterr().out == f"{demo.picture()} -> {video} (seed 3)\n"
+    assert run("animate", demo.sample().path, "-o", video, *models, *words, *steps, "--no-progress") == 0
+    assert capsys.readouterr().out == f"{demo.sample().path} -> {video} (seed 3)\n"
     assert [
         (clip.width, clip.height, clip.count) for clip in (read_clip(file, max_frames=9) for file in (kept, video))
     ] == [
         (64, 64, 2),
         (96, 80, 2),
     ]
-    assert run("animate", demo.picture(), "-o", video, *models, "--first", '{"step": 1}') == 2
+    assert run("animate", demo.sample().path, "-o", video, *models, "--first", '{"step": 1}') == 2
     assert "first: unknown argument 'step'; did you mean 'steps'" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
-        run("animate", demo.picture(), "-o", video, "--first", "[1]")
+        run("animate", demo.sample().path, "-o", video, "--first", "[1]")
     loaded: list[Any] = []
     monkeypatch.setattr(pipelines, "load", lambda place, **given: loaded.append((place, given["device"])))
     where = ("--device", "cuda:0", "--second-device", "cuda:1")
-    assert run("animate", demo.picture(), "-o", video, *models, *where) == 2  # nothing was loaded
+    assert run("animate", demo.sample().path, "-o", video, *models, *where) == 2  # nothing was loaded
     assert loaded == [(folder, "cuda:0"), (second, "cuda:1")]
 
 
@@ -243,7 +243,7 @@ def test_options_that_cannot_be_read_are_refused(value: str, capsys: pytest.Capt
 def test_a_device_that_was_asked_for_and_is_not_there_is_an_error(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture, video = demo.picture(), tmp_path / "v.mp4"
+    picture, video = demo.sample().path, tmp_path / "v.mp4"
     assert run("image-to-video", picture, "-o", video, "-m", folder, "--device", "cuda") == 1
     assert "no CUDA device" in capsys.readouterr().err
     assert not video.exists()
@@ -253,7 +253,7 @@ def test_the_job_with_a_folder_needs_no_modelscope(folder: Path, tmp_path: Path)
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for name in ("one.jpg", "two.jpg"):
-        shutil.copy(demo.picture(), pictures / name)
+        shutil.copy(demo.sample().path, pictures / name)
     words = ["image-to-video", str(pictures), "-o", str(tmp_path / "v.mp4"), "-m", str(folder), "--steps", "1"]
     code = f"""
 import sys

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from i2vgen_ms.config.data import configuration_folder
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import ImageToVideo, VideoToVideo, load
+from i2vgen_ms.random_model import make_random_model
 from tests import second_stage
 from tests.threads import one_thread as one_thread
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from i2vgen_ms.errors import OutputError
 from i2vgen_ms.evaluation.report import METRICS, Report
-from i2vgen_ms.evaluation.sheet import write_sheet
+from i2vgen_ms.media.sheet import write_sheet
 
 REPORT = Report(
     model="models/small",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from i2vgen_ms import demo
+from i2vgen_ms import random_model
 from i2vgen_ms.cli.main import main
 from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ArgumentError, CheckpointError
@@ -156,7 +156,7 @@ def test_arguments_are_checked_before_anything_is_rendered() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo.make_random_model(tmp_path_factory.mktemp("model"), SIZES)
+    return random_model.make_random_model(tmp_path_factory.mktemp("model"), SIZES)
 
 
 def test_the_untrained_model_differs_in_its_st_unet_alone(folder: Path, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_the_command_for_the_first_stage(folder: Path, tmp_path: Path, capsys: p
 
 
 def test_the_command_for_the_second_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = demo.make_random_model(tmp_path / "model", {"max_frames": 2}, task="video-to-video")
+    model = random_model.make_random_model(tmp_path / "model", {"max_frames": 2}, task="video-to-video")
     size = ("--width", 64, "--height", 32, "--num-frames", 2)
     assert command("evaluate", model, "--clips", 2, "--steps", 1, *size, "--no-progress", "--device", "cpu") == 0
     lines = capsys.readouterr().out.splitlines()

@@ -16,8 +16,8 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import ImageToVideo, VideoToVideo, load
+from i2vgen_ms.random_model import make_random_model
 from tests import second_stage
 
 # Small enough for a call in well under a second.

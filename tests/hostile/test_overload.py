@@ -31,7 +31,7 @@ def busy(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
     place = tmp_path_factory.mktemp("serve")
     words = ("--first", folder, "--device", "cpu", "--port", 0, "--folder", place / "results")
     with server(place / "log", "-m", "i2vgen_ms", "serve", *words) as running:
-        picture = demo.picture().read_bytes()
+        picture = demo.sample().path.read_bytes()
         running.until(running.post(picture).body["id"], "done")  # warm
         yield running
         assert running.end() == 0
@@ -74,7 +74,7 @@ def crowd(running: Running, count: int, ask: Callable[[int], Answer]) -> list[An
 
 @pytest.mark.bounds(seconds=240)
 def test_a_hundred_at_once(busy: Running, capfd: pytest.CaptureFixture[str]) -> None:
-    picture = demo.picture().read_bytes()
+    picture = demo.sample().path.read_bytes()
     lines, after = [], []
     for round_number in range(3):
         before = busy.memory()

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import ImageToVideo, load
+from i2vgen_ms.random_model import make_random_model
 
 # Small enough for a step in a tenth of a second; what a test needs otherwise it asks for in the call.
 SIZES: dict[str, Any] = {"max_frames": 3, "latent_hei": 4, "latent_wid": 8}

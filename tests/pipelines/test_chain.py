@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.errors import ArgumentError, OutputError
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.pipelines import Animation, ImageToVideo, VideoToVideo, load
+from i2vgen_ms.random_model import make_random_model
 
 FIRST: dict[str, Any] = {"steps": 1}
 SECOND: dict[str, Any] = {"steps": 1, "width": 72, "height": 40}

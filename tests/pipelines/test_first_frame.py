@@ -12,9 +12,9 @@ import torch
 
 from i2vgen_ms.config import reader
 from i2vgen_ms.config.schema import FILE, Configuration
-from i2vgen_ms.demo import make_random_model, write_random_weights
 from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.pipelines import ImageToVideo, load
+from i2vgen_ms.random_model import make_random_model, write_random_weights
 from tests.oracle import relative_error
 from tests.pipelines.conftest import SIZES
 

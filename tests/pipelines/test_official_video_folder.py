@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import VideoToVideo, load
+from i2vgen_ms.random_model import make_random_model
 
 
 def test_a_video_from_an_official_folder(tmp_path: Path, cache: Path) -> None:

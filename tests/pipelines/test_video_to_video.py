@@ -15,11 +15,11 @@ import torch
 from einops import rearrange
 
 from i2vgen_ms.config import reader
-from i2vgen_ms.demo import write_random_weights
 from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.media.writers import open_writer
 from i2vgen_ms.pipelines import ClipWarning, VideoToVideo, load
 from i2vgen_ms.pipelines.windows import spans, windowed
+from i2vgen_ms.random_model import write_random_weights
 from tests.oracle import published, relative_error
 
 QUICK = {"steps": 2, "output_type": "frames", "progress": False}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from i2vgen_ms import demo
+from i2vgen_ms import demo, random_model
 from i2vgen_ms.config.data import configuration_folder
 
 MODEL, REVISION = "damo/Image-to-Video", "v1.1.0"
@@ -25,12 +25,12 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small random model, as a hub holds it."""
     described = json.loads((configuration_folder() / "demo/configuration.json").read_text())["model"]["model_cfg"]
     changes = {**SIZES, "UNet": {**described["UNet"], **NETWORK}}
-    return demo.make_random_model(tmp_path_factory.mktemp("hub") / "origin", changes)
+    return random_model.make_random_model(tmp_path_factory.mktemp("hub") / "origin", changes)
 
 
 @pytest.fixture(scope="session")
 def picture() -> str:
-    return str(demo.picture())
+    return str(demo.sample().path)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms import demo, plugin
+from i2vgen_ms import plugin, random_model
 from i2vgen_ms.errors import ArgumentError, ConfigurationError, I2VGenError
 from i2vgen_ms.hub import cache
 from i2vgen_ms.media.clip import read_clip
@@ -32,7 +32,7 @@ CHAIN: dict[str, Any] = {"first": {"steps": 1}, "second": {"steps": 1}, "progres
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random model of the second stage, as a hub holds it."""
     sizes = {"max_frames": 3, "latent_hei": 6, "latent_wid": 8}
-    return demo.make_random_model(tmp_path_factory.mktemp("second") / "origin", sizes, task="video-to-video")
+    return random_model.make_random_model(tmp_path_factory.mktemp("second") / "origin", sizes, task="video-to-video")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.pipelines import load
+from i2vgen_ms.random_model import make_random_model
 from i2vgen_ms.runtime import chunked, residency
 from i2vgen_ms.tensors import ops
 

@@ -32,7 +32,7 @@ ADDRESS = "http://127.0.0.1:8000"
 def address(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A real server in a thread, in a folder with a picture; `animate` is done by the first stage alone."""
     monkeypatch.chdir(tmp_path)
-    shutil.copy(demo.picture(), tmp_path / "picture.jpg")
+    shutil.copy(demo.sample().path, tmp_path / "picture.jpg")
     monkeypatch.setattr("i2vgen_ms.service.models.Animation", lambda first, _: _Both(first))
     started: list[server.Server] = []
     monkeypatch.setattr(server.Server, "__init__", _noting(server.Server.__init__, started))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from i2vgen_ms import demo, errors
+from i2vgen_ms import demo, errors, random_model
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.service import Models, Request, RequestLimits, Service, ServiceSettings
@@ -112,11 +112,11 @@ def test_every_limit_reaches_the_readers() -> None:
 
 
 def test_the_real_pipelines(tmp_path: Path) -> None:
-    first = demo.make_random_model(tmp_path / "first", {"max_frames": 2, "latent_hei": 4, "latent_wid": 8})
+    first = random_model.make_random_model(tmp_path / "first", {"max_frames": 2, "latent_hei": 4, "latent_wid": 8})
     second = second_stage.make(tmp_path / "second", max_frames=2)
     limits = RequestLimits()
     stages = {"first": load(first, limits=limits.media()), "second": load(second, limits=limits.media())}
-    picture, small = demo.picture().read_bytes(), {"steps": 1, "width": 64, "height": 48}
+    picture, small = demo.sample().path.read_bytes(), {"steps": 1, "width": 64, "height": 48}
     with Service([Models(**stages)], ServiceSettings(folder=tmp_path / "results", preview_side=32)) as service:
         both_stages = Request(
             kind="animate", source=picture, text="a boat", seed=3, preview=True, first={"steps": 2}, second=small
@@ -134,10 +134,10 @@ def test_the_real_pipelines(tmp_path: Path) -> None:
         assert (read.count, read.width, read.height) == (2, 64, 48)
         refined = service.submit(Request(kind="video-to-video", source=clip, second={**small, "window": True})).id
         assert until(service, refined, "done", "failed").failure is None
-        for source in (b"no picture", str(demo.picture()), "http://127.0.0.1/x.png"):  # the pipeline refuses these
+        for source in (b"no picture", str(demo.sample().path), "http://127.0.0.1/x.png"):  # the pipeline refuses these
             failed = until(service, service.submit(asked(source=source)).id, "failed")
             assert failed.failure.type in ("unreadable_media", "media_limit"), failed
-            assert str(demo.picture().parent) not in failed.failure.message
+            assert str(demo.sample().path.parent) not in failed.failure.message
 
 
 def test_time_left_is_learnt() -> None:

@@ -14,8 +14,8 @@ import torch
 
 from i2vgen_ms.config.overlay import ConfigurationWarning
 from i2vgen_ms.config.reader import read
-from i2vgen_ms.demo import make_random_model
 from i2vgen_ms.errors import ArgumentError, CheckpointError, ConfigurationError, OutputError
+from i2vgen_ms.random_model import make_random_model
 from i2vgen_ms.weights import architecture, safetensors_files
 from i2vgen_ms.weights import convert as converting
 from i2vgen_ms.weights.check import check

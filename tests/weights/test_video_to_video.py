@@ -10,7 +10,7 @@ import torch
 
 from i2vgen_ms.config.overlay import ConfigurationWarning
 from i2vgen_ms.config.reader import read, shipped
-from i2vgen_ms.demo import make_random_model
+from i2vgen_ms.random_model import make_random_model
 from i2vgen_ms.weights import architecture
 from i2vgen_ms.weights.check import check
 from i2vgen_ms.weights.convert import convert
