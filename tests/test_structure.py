@@ -26,7 +26,7 @@ LEVELS = (
     {"pipelines"},
     {"hub", "demo", "random_model", "service"},
     {"training", "evaluation"},
-    {"activation", "serve"},
+    {"activation", "app", "serve"},
     {"plugin"},
     {"cli"},
     {"__init__", "__main__"},

@@ -19,6 +19,7 @@ COMMANDS = {
     "image-to-video": "make a video of each picture",
     "video-to-video": "make a larger, sharper video of each clip",
     "animate": "make a large video of each picture, through both stages",
+    "app": "make videos on a page in the browser",
     "serve": "serve videos to programs over HTTP",
     "demo": "run the whole job on a bundled picture",
     "train": "train a network, as a settings file says",

@@ -33,12 +33,14 @@ class Models:
     """The pipelines of one worker, which nobody else uses.
 
     first: makes videos of pictures. second: makes clips larger and sharper. device: what to call where they are.
+    also: arguments that requests may choose although they are not offered to strangers, such as `memory`.
     Raises: ArgumentError if there is neither.
     """
 
     first: Any = None
     second: Any = None
     device: str = "cpu"
+    also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.first is None and self.second is None:
@@ -69,7 +71,8 @@ class Models:
         _check_text("text", request.text, limits)
         phases: list[Phase] = []
         for name, task, stage in self._stages(request):
-            phases += _checked(name, task, stage, getattr(request, name), request.seed, limits)
+            known = (*offered(task), *self.also)
+            phases += _checked(name, task, stage, getattr(request, name), request.seed, limits, known)
         for name in ("first", "second"):
             used = any(name == other for other, _, _ in self._stages(request))
             if getattr(request, name) and not used:
@@ -109,14 +112,20 @@ def offered(task: str) -> tuple[str, ...]:
 
 
 def _checked(
-    name: str, task: str, stage: Any, given: Mapping[str, Any], seed: int | None, limits: RequestLimits
+    name: str,
+    task: str,
+    stage: Any,
+    given: Mapping[str, Any],
+    seed: int | None,
+    limits: RequestLimits,
+    known: tuple[str, ...],
 ) -> list[Phase]:
-    """The phases of one stage."""
+    """The phases of one stage; `known`: the arguments that it may be given."""
     if not isinstance(given, Mapping):
         raise ArgumentError(f"{name}: the arguments of a stage are an object such as {{'steps': 20}}")
     for argument in given:
-        if argument not in offered(task):
-            raise ArgumentError(f"{name}: no argument {str(argument)!r:.80}; {nearest(str(argument), offered(task))}")
+        if argument not in known:
+            raise ArgumentError(f"{name}: no argument {str(argument)!r:.80}; {nearest(str(argument), known)}")
     for argument in TEXTS:
         _check_text(argument, given.get(argument), limits)
     if given.get("fit") == "keep":

@@ -1,0 +1,126 @@
+"""Server: a page on a port, for this machine alone unless told otherwise, until a signal ends it.
+
+Given a page. Nothing is fetched from other hosts, by the server or by the browser.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gradio as gr
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from i2vgen_ms.app.page import Page
+from i2vgen_ms.errors import ArgumentError
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+THREADS = 16
+# gradio's own scripts are inline and make functions of text; everything comes from the page's own host.
+_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+    "object-src 'none'; base-uri 'self'; form-action 'self'"
+)
+
+
+class Headers:
+    """Adds what browsers are told about every answer."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = _POLICY
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
+def options(page: Page, host: str | None = None, port: int | None = None) -> dict[str, Any]:
+    """What gradio's launch is told; a host or port of None is gradio's own choice (GRADIO_SERVER_NAME, 127.0.0.1)."""
+    middleware = [Middleware(Headers)]
+    bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL[0]
+    if bound in LOCAL:
+        # Pages of other hosts, whose names were made to point here, are not answered.
+        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"]))
+    fonts = ("ui-sans-serif", "system-ui", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif")
+    return {
+        "server_name": host,
+        "server_port": port,
+        "share": False,
+        "show_error": True,
+        "max_threads": THREADS,
+        "max_file_size": page.service.settings.limits.picture_bytes,
+        "footer_links": [],
+        "run_history": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "ssr_mode": False,
+        "pwa": False,
+        "strict_cors": True,
+        "allowed_paths": [],
+        "app_kwargs": {"middleware": middleware, "docs_url": None, "redoc_url": None, "openapi_url": None},
+        "theme": gr.themes.Soft(font=fonts, font_mono=("ui-monospace", "Consolas", "monospace")),
+        "css_paths": Path(__file__).with_name("style.css"),
+        "quiet": True,
+    }
+
+
+def free_port(host: str, port: int) -> int:
+    """The port itself, or a free one for 0. Raises: ArgumentError for one that cannot be had."""
+    if not 0 <= port <= 65535:
+        raise ArgumentError(f"cannot listen on {host}, port {port}: a port is 0 to 65535")
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError as error:
+        raise ArgumentError(f"cannot listen on {host}, port {port}: {error}") from error
+
+
+def launch(
+    page: Page,
+    host: str | None = None,
+    port: int | None = None,
+    *,
+    grace: float = 10.0,
+    say: Callable[[str], Any] = print,
+) -> None:
+    """Serves the page and tells `say` its address; from the main thread, where SIGTERM and SIGINT end it.
+
+    grace: seconds that a running video has to end. Raises: ArgumentError where the port cannot be had.
+    """
+    over = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        over.set()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        try:
+            _, address, _ = page.launch(**options(page, host, port), prevent_thread_lock=True, inbrowser=False)
+        except OSError as error:
+            raise ArgumentError(f"cannot listen on {host or LOCAL[0]}, port {port}: {error}") from None
+        say(address)
+        over.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        page.close(verbose=False)
+        page.end(grace)

@@ -1,0 +1,121 @@
+"""Show: what stands where the video will be, as HTML: nothing yet, work with a preview, a summary, or what went wrong.
+
+Given words and a job's status; everything that came from elsewhere is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+
+import numpy as np
+from PIL import Image
+
+from i2vgen_ms.app.desk import Made
+from i2vgen_ms.app.words import Words
+from i2vgen_ms.service import Preview, Status
+from i2vgen_ms.service.job import Failure
+
+_FRAME_MS = 160
+_THUMB = 72  # pixels of a frame's height in the strip
+
+
+def idle(words: Words) -> str:
+    """Before anything was asked for."""
+    return _card("idle", f"<p>{escape(words('idle'))}</p>")
+
+
+def working(words: Words, status: Status, preview: Preview | None, picture: str = "") -> str:
+    """A job on its way; `picture`: the preview as `picture_of` made it."""
+    if status.state == "queued":
+        where = words("queued", before=status.waiting or 0)
+    elif status.stage == "starting" or not status.steps:
+        where = words("starting")
+    else:
+        where = words(f"stage.{status.stage}", step=status.step, steps=status.steps)
+    percent = round(100 * status.progress)
+    left = "" if status.seconds_left is None else words("left", time=seconds(words, status.seconds_left))
+    name = words("first.name" if status.kind == "image-to-video" else "second.name")
+    number = 0 if preview is None else preview.number
+    shown = picture or f'<div class="i2v-empty">{escape(words("waiting"))}</div>'
+    bar = (
+        f'<div class="i2v-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
+        f'<span style="width:{percent}%"></span></div>'
+    )
+    line = f"<div class='i2v-line'><span>{escape(where)}</span><span>{percent} % {escape(left)}</span></div>"
+    return _card("working", f'<h3>{escape(name)}</h3><div data-preview="{number}">{shown}</div>{bar}{line}')
+
+
+def done(words: Words, made: Made) -> str:
+    """A video is there."""
+    text = words(
+        "done.first" if made.base is None else "done.second",
+        seconds=seconds(words, made.seconds),
+        seed=made.recipe.seed,
+        frames=made.frames,
+        size=f"{made.width} × {made.height}",
+    )
+    return _card("done", f"<p>{escape(text)}</p>")
+
+
+def cancelled(words: Words) -> str:
+    """The job was stopped."""
+    return _card("cancelled", f"<p>{escape(words('cancelled'))}</p>")
+
+
+def failed(words: Words, failure: Failure) -> str:
+    """What went wrong, in words: of what kind it is in the page's language, and what was said about it."""
+    key = f"error.{failure.type}"
+    title = words(key if key in words.texts else "error.internal")
+    return _card(
+        "failed", f'<h3 role="alert">{escape(title)}</h3><p lang="en">{escape(failure.message)}</p>', role="alert"
+    )
+
+
+def settings(words: Words, made: Made) -> str:
+    """The settings that made a video, as a table."""
+    recipe = made.recipe
+    rows = {"model": recipe.origin.model, "source": recipe.source, "seed": recipe.seed}
+    if recipe.text is not None:
+        rows["text"] = recipe.text
+    rows |= recipe.arguments
+    body = "".join(
+        f"<tr><th>{escape(words(f'knob.{name}'))}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in rows.items()
+    )
+    return f'<table class="i2v-settings">{body}</table>'
+
+
+def picture_of(preview: Preview) -> str:
+    """A preview: its frames moving, and below them side by side."""
+    frames = [Image.fromarray(frame) for frame in preview.frames]
+    moving = io.BytesIO()
+    frames[0].save(
+        moving, "WEBP", save_all=True, append_images=frames[1:], duration=_FRAME_MS, loop=0, quality=80, method=0
+    )
+    wide, high = frames[0].size
+    size = (max(1, round(wide * _THUMB / high)), _THUMB)
+    strip = io.BytesIO()
+    row = np.concatenate([np.asarray(frame.resize(size)) for frame in frames], axis=1)
+    Image.fromarray(row).save(strip, "JPEG", quality=80)
+    return (
+        f'<img class="i2v-moving" alt="" src="{_data(moving, "webp")}">'
+        f'<img class="i2v-strip" alt="" src="{_data(strip, "jpeg")}">'
+    )
+
+
+def seconds(words: Words, value: float) -> str:
+    """A time in words: `8 s`, `2 min 5 s`."""
+    whole = max(1, round(value))
+    if whole < 60:
+        return words("seconds", seconds=whole)
+    return words("minutes", minutes=whole // 60, seconds=whole % 60)
+
+
+def _data(file: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _card(state: str, inside: str, role: str = "status") -> str:
+    return f'<div class="i2v-card i2v-{state}" data-state="{state}" role="{role}">{inside}</div>'
