@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from i2vgen_ms.runtime import chunked
-from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors import attention, ops
 from i2vgen_ms.tensors.ops import Ops
 
 # How far a fused operation may be from its definition in fp32 on the device's own numbers, which sum in other orders.
@@ -49,10 +49,21 @@ def _cuda(device: torch.device) -> Ops:
 
 
 def _fused(plain: Ops) -> Ops:
+    from i2vgen_ms.runtime.kernels import frame_attention
     from i2vgen_ms.runtime.kernels.geglu import feed_forward
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
 
-    return replace(plain, group_norm=group_norm, feed_forward=partial(chunked.feed_forward, layer=feed_forward))
+    def over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if frame_attention.takes(q, k, v):
+            return frame_attention.over_frames(q, k, v)
+        return attention.over_frames(plain.attention, q, k, v)
+
+    return replace(
+        plain,
+        group_norm=group_norm,
+        feed_forward=partial(chunked.feed_forward, layer=feed_forward),
+        frame_attention=over_frames,
+    )
 
 
 def check(fused: Ops, device: torch.device) -> None:
@@ -66,12 +77,14 @@ def check(fused: Ops, device: torch.device) -> None:
         return torch.randn(shape, generator=generator).to(device)
 
     x, weight, bias = numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
+    frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
     layer = numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)
     norm: Callable[[Callable[..., Tensor]], Tensor] = lambda one: one(  # noqa: E731
         x, weight, bias, groups=32, eps=1e-5, per_frame=False, silu=True
     )
     pairs = {
         "group_norm": (norm(fused.group_norm), norm(ops.group_norm)),
+        "attention over frames": (fused.attend_over_frames(*frames), attention.over_frames(attention.math, *frames)),
         "feed_forward": (fused.feed_forward(x, *layer), ops.feed_forward(x, *layer)),
     }
     for name, (ours, wanted) in pairs.items():

@@ -38,10 +38,12 @@ def test_on_the_cpu_they_are_the_plain_ones() -> None:
     assert table(HERE) == Ops()
 
 
+@pytest.mark.full  # the interpreter takes half a minute
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter takes the place of the device")
 def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     fused = table(CUDA)
     assert fused.group_norm is not chunked.group_norm
+    assert fused.frame_attention is not None
     given = inputs()
     given["x"] = given["x"][:, :, :1, :4, :4]  # the interpreter takes its time
     assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
