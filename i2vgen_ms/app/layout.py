@@ -133,7 +133,7 @@ class Layout:
             self.memory = self._knob(next(knob for knob in first if knob.name == MEMORY), MEMORY)
 
     def _knob(self, knob: Knob, name: str) -> Any:
-        keys = {"label": f"knob.{knob.name}"}
+        keys, name = {"label": f"knob.{knob.name}"}, name.replace("_", "-")
         if knob.choices:
             return self._say(gr.Dropdown, keys, choices=list(knob.choices), value=knob.value, elem_id=name)
         return self._say(

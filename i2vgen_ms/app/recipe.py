@@ -55,7 +55,8 @@ def commands(recipe: Recipe) -> list[list[str]]:
     """The command lines that make the video again, each as a list of words."""
     lines = [] if recipe.before is None else commands(recipe.before)
     if recipe.sample is not None:
-        code = f"import shutil; from i2vgen_ms.demo import sample; shutil.copy({_picture(recipe)}, {_quoted(recipe.source)})"
+        copy = f"shutil.copy({_picture(recipe)}, {_quoted(recipe.source)})"
+        code = f"import shutil; from i2vgen_ms.demo import sample; {copy}"
         lines.append(["python", "-c", code])
     line = ["i2vgen-ms", recipe.task, _named(recipe.source), "-o", recipe.output, "--model", recipe.origin.model]
     if recipe.origin.revision is not None:

@@ -1,0 +1,92 @@
+"""The desk: one session a page, its videos and their files, and what is refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from i2vgen_ms import demo
+from i2vgen_ms.app import desk as desks
+from i2vgen_ms.app.desk import Desk
+from i2vgen_ms.errors import ArgumentError, BusyError, GoneError, MediaLimitError
+from i2vgen_ms.service import Models, RequestLimits
+from tests.app.conftest import finished
+
+GIVEN = {"steps": 2, "memory": "low"}
+
+
+def test_a_picture_becomes_a_video_and_that_another(desk_of: Callable[..., Desk], models: Models) -> None:
+    desk = desk_of()
+    picture = demo.sample().path.read_bytes()
+    one = finished(desk, "page", desk.make("page", picture, "mine.png", 5, GIVEN))
+    assert one is not None
+    assert (one.frames, one.width, one.height, one.base) == (3, 32, 16, None)
+    assert (one.recipe.sample, one.recipe.seed, one.recipe.source) == (demo.PICTURE, 5, "mine.png")
+    two = finished(desk, "page", desk.refine("page", "a boat", 6, {"steps": 1}))
+    assert two is not None
+    assert (two.base, two.recipe.before, two.recipe.text) == (one, one.recipe, "a boat")
+    assert models.first.given[0] | {"source": picture, "seed": 5, **GIVEN} == models.first.given[0]
+    assert models.second.given[0] | {"source": one.path.read_bytes(), "text": "a boat"} == models.second.given[0]
+    with pytest.raises(GoneError):
+        desk.service.result(two.key)  # the service's copies are not kept twice
+    again = finished(desk, "page", desk.refine("page", "a ship", 7, {"steps": 1}))
+    assert again is not None
+    assert again.base is one, "refining what was refined begins with the first stage's video again"
+    assert desk.session("page").made == [one, two, again]
+    assert desk.show("page", 0) is one
+    assert desk.show("page", 3) is None
+    assert desk.session("another").made == []
+
+
+def test_what_cannot_be_done_is_refused_in_words(desk_of: Callable[..., Desk], models: Models) -> None:
+    desk = desk_of(queue=1, limits=RequestLimits(picture_bytes=10, steps=5))
+    with pytest.raises(ArgumentError, match="make one from a picture first"):
+        desk.refine("page", "text", 1, {})
+    with pytest.raises(ArgumentError, match="steps is 6"):
+        desk.make("page", b"picture", "a.png", 1, {"steps": 6})
+    with pytest.raises(MediaLimitError):
+        desk.make("page", b"a large picture", "a.png", 1, {})
+    models.first.go.clear()
+    job = desk.make("page", b"picture", "a.png", 1, {"steps": 2})
+    with pytest.raises(BusyError, match="still being made"):
+        desk.make("page", b"picture", "a.png", 1, {"steps": 2})
+    assert models.first.begun.wait(10)
+    desk.make("second page", b"picture", "a.png", 1, {"steps": 2})
+    with pytest.raises(BusyError, match="queue is full"):
+        desk.make("third page", b"picture", "a.png", 1, {"steps": 2})
+    desk.cancel("page")
+    desk.leave("second page")
+    models.first.go.set()
+    assert finished(desk, "page", job) is None
+    assert desk.service.status(job).state == "cancelled"
+
+
+def test_files_go_when_they_are_many_or_old(desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desks, "KEEP", 2)
+    monkeypatch.setattr(desks, "SESSIONS", 2)
+    desk = desk_of()
+
+    def make(page: str) -> Path:
+        made = finished(desk, page, desk.make(page, b"picture", "a.png", 1, {"steps": 1}))
+        assert made is not None
+        return made.path
+
+    base = make("page")
+    for text in ("one", "two"):
+        assert finished(desk, "page", desk.refine("page", text, 1, {"steps": 1})) is not None
+    assert len(desk.session("page").made) == 2
+    assert base.is_file(), "two videos are still compared with it"
+    newest = make("page"), make("page")
+    assert not base.exists()
+    assert all(path.is_file() for path in newest)
+    desk.session("second")
+    desk.session("third")
+    assert not any(path.exists() for path in newest), "the page that was touched longest ago had to go"
+    late = make("second")
+    desk.tidy(time.monotonic())
+    assert late.is_file()
+    desk.tidy(time.monotonic() + desk.service.settings.keep_seconds + 1)
+    assert not late.exists()
