@@ -54,7 +54,7 @@ def test_a4_the_job_runs_without_the_packages_that_the_published_modules_import(
 
     torchsde is what the second stage's own sampler draws from, and heun does without.
     """
-    picture = str(ROOT / "configuration/demo/picture.jpg")
+    picture = str(ROOT / "configuration/pictures/circle.png")
     code = RUN.format(unneeded=UNNEEDED, folder=str(folder), second=str(second_folder), picture=picture)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
