@@ -5,8 +5,8 @@ Given a desk and the knobs; it knows nothing of what happens when something is p
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,24 @@ from i2vgen_ms.app.knobs import Knob
 from i2vgen_ms.app.words import LANGUAGES, Words
 
 MEMORY = "memory"
+
+
+def uploaded(self: Any, payload: Any) -> str | None:
+    """The name of a file that was uploaded into gradio's cache; None for anything else, such as an address."""
+    if payload is None or not payload.path:
+        return None
+    path = Path(payload.path).resolve()
+    return str(path) if path.is_relative_to(Path(self.GRADIO_CACHE).resolve()) else None
+
+
+# gradio's picture, drawn as its own is, but not looked into: our own reader does that, with limits, and says what is
+# wrong. It is no class statement, because gradio writes a .pyi file beside the source of every one.
+Picture: Any = ABCMeta.__new__(
+    type(gr.Image),
+    "Picture",
+    (gr.Image,),
+    {"preprocess": uploaded, "is_template": True, "__module__": __name__},
+)
 
 
 class Layout:
@@ -37,7 +55,7 @@ class Layout:
         with gr.Row(equal_height=True):
             with gr.Column(scale=6):
                 self.heading = gr.HTML(_heading(words))
-            with gr.Column(scale=1, min_width=180):
+            with gr.Column(scale=1, min_width=250):
                 choices = [(name, key) for key, name in LANGUAGES.items()]
                 self.language = self._say(
                     gr.Radio,
@@ -78,7 +96,7 @@ class Layout:
     def _inputs(self, desk: Desk) -> None:
         self._section("first.heading")
         self.picture = self._say(
-            gr.Image,
+            Picture,
             {"label": "picture", "placeholder": "picture.drop"},
             type="filepath",
             image_mode=None,
@@ -87,8 +105,6 @@ class Layout:
             height=250,
             elem_id="picture",
         )
-        # gradio would look into the file; our own reader does, which has limits and says what is wrong.
-        self.picture.preprocess = partial(uploaded, self.picture.GRADIO_CACHE)
         self._section("samples")
         self.samples = self._say(
             gr.Gallery,
@@ -234,11 +250,3 @@ def _heading(words: Words) -> str:
 
 def _section(words: Words, key: str) -> str:
     return f'<h2 class="i2v-section" lang="{words.language}">{words(key)}</h2>'
-
-
-def uploaded(cache: str, payload: Any) -> str | None:
-    """The file that was uploaded into gradio's cache; None for anything else, such as an address."""
-    if payload is None or not payload.path:
-        return None
-    path = Path(payload.path).resolve()
-    return str(path) if path.is_relative_to(Path(cache).resolve()) else None

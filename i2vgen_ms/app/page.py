@@ -19,7 +19,7 @@ from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.service import Models, Service, ServiceSettings
 
-LOOKS: dict[str, Any] = {"preview_frames": 8, "preview_side": 384, "preview_seconds": 0.4}
+LOOKS: dict[str, Any] = {"preview_frames": 8, "preview_side": 384, "preview_seconds": 0.4, "preview_share": 0.4}
 WAITING = 64  # events of all pages that may wait; jobs wait in the service, where there is room for fewer
 CLEAN_SECONDS = 600
 

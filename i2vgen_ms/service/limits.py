@@ -78,7 +78,7 @@ class ServiceSettings:
     `keep_seconds`, `keep_results`: how long results are kept, and how many of them.
     `folder`: where results are kept, in a folder of the service's own below it; None takes this package's cache folder.
     `preview_frames`, `preview_side`, `preview_seconds`: frames of a preview, pixels of its longer side, and the least
-    time between two of them (more where they are slow to make: previews take a tenth of the time at most).
+    time between two of them (more where they are slow to make: `preview_share` is how much of the time they may take).
 
     Raises ValueError for a number that is not positive.
     """
@@ -91,6 +91,7 @@ class ServiceSettings:
     preview_frames: int = 4
     preview_side: int = 512
     preview_seconds: float = 2.0
+    preview_share: float = 0.1
     limits: RequestLimits = RequestLimits()
 
     def __post_init__(self) -> None:

@@ -20,7 +20,6 @@ from i2vgen_ms.service.models import Models
 from i2vgen_ms.service.pace import Pace, Rates
 
 FAILING = 3  # jobs in a row that failed without a reason of their own: something is wrong with the device
-PREVIEW_SHARE = 0.1  # of the time, at most
 
 
 class Worker:
@@ -126,7 +125,7 @@ class _Run:
             self._next_preview = float("inf")  # there is no room for it, or nothing to see: the job goes on without
             return
         end = time.monotonic()
-        self._next_preview = end + max(settings.preview_seconds, (end - begun) / PREVIEW_SHARE)
+        self._next_preview = end + max(settings.preview_seconds, (end - begun) / settings.preview_share)
         with self._book.lock:
             number = 1 if self._job.preview is None else self._job.preview.number + 1
             self._job.preview = Preview(number, task, event.step, frames)

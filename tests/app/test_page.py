@@ -32,9 +32,10 @@ config = page.config
 told = {host: options(page, host, 0) for host in ("127.0.0.1", "0.0.0.0")}
 around = {host: [one.cls.__name__ for one in each["app_kwargs"]["middleware"]] for host, each in told.items()}
 parts = [one["props"] for one in config["components"]]
-cache = str(folder / "cache")
+cache = SimpleNamespace(GRADIO_CACHE=str(folder / "cache"))
 files = [str(folder / "cache" / "a.png"), "/etc/passwd", "http://127.0.0.1/x.png", str(folder / "cache/../../x")]
 answer = {
+    "written": [path.name for path in Path(layout.__file__).parent.glob("*.pyi")],
     "visibility": sorted({str(one["api_visibility"]) for one in config["dependencies"]}),
     "limits": sorted({str(one.concurrency_limit) for one in page.fns.values()}),
     "queue": page._queue.max_size,
@@ -68,7 +69,7 @@ def test_the_page_is_built_and_closed_to_what_it_need_not_do(tmp_path: Path) -> 
     assert {name: page["told"][name] for name in wanted} == wanted
     assert page["uploads"] == [str(tmp_path / "cache" / "a.png"), None, None, None]
     assert page["stylesheets"] == [], "fonts would come from another host"
-    assert page["left"] == []
+    assert page["left"] == page["written"] == []
 
 
 def test_without_gradio_the_command_says_what_to_install(
