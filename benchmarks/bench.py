@@ -55,6 +55,9 @@ class Bench:
     def configuration(self, stage: int) -> Any:
         return self._once(("configuration", stage), lambda: reader.read(self.home(stage)))
 
+    def latent_shape(self, stage: int) -> tuple[int, int, int, int]:
+        return self._once(("shape", stage), lambda: latent_shape(self.configuration(stage)))
+
     def ours(self, stage: int, **given: Any) -> Any:
         """Our pipeline of a stage, on the device for good."""
         return self._once(("ours", stage, *given.items()), lambda: self._load(stage, given))
@@ -64,7 +67,7 @@ class Bench:
         return self._once(("theirs", stage), lambda: Theirs(self.home(stage), stage, self.device, half=self.half))
 
     def gate(self, stage: int) -> Gate:
-        """How exact one forward of a stage's network is, for the rows that run it many times."""
+        """How exact one forward of a stage's network is, also for the rows that run it many times."""
         return self._once(("gate", stage), lambda: forward_gate(self, stage, batch=1))
 
     def release(self) -> None:
@@ -97,7 +100,7 @@ class Inputs:
 def inputs(bench: Bench, stage: int, batch: int) -> Inputs:
     """What a forward of a stage is given: latents and a condition, and for 2 the same latents with another."""
     generator = torch.Generator(bench.device).manual_seed(stage)
-    x = normal((1, *latent_shape(bench.configuration(stage))), generator)
+    x = normal((1, *bench.latent_shape(stage)), generator)
     tokens = 1 if stage == 1 else 77
     conditions = normal((batch, tokens, 1024), generator)
     t = torch.full((1,), TIMESTEP, device=bench.device)
@@ -132,8 +135,10 @@ def their_forward(side: Theirs, given: Inputs) -> Tensor:
 def forward_gate(bench: Bench, stage: int, batch: int) -> Gate:
     """How far both sides' forwards are from the published network's in fp32."""
     given = inputs(bench, stage, batch)
+    side = Theirs(bench.home(stage), stage, bench.device, half=False) if bench.half else bench.theirs(stage)
     with exact(bench.device):
-        reference = their_forward(Theirs(bench.home(stage), stage, bench.device, half=False), given)
+        reference = their_forward(side, given)
+    del side
     free(bench.device)
     ours = relative_error(our_forward(bench, stage, given), reference)
     return Gate(ours, relative_error(their_forward(bench.theirs(stage), given), reference))
@@ -152,7 +157,7 @@ def exact(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    places = torch.backends.cudnn, torch.backends.cuda.matmul
+    places: list[Any] = [torch.backends.cudnn, torch.backends.cuda.matmul]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch is about to rename them
         before = [place.allow_tf32 for place in places]

@@ -43,8 +43,8 @@ def sides(size: str) -> dict[str, Callable[[], Tensor]]:
     built = architecture.build(chosen, "st_unet", operations.table(HERE))
     state = {}
     for name, tensor in theirs.state_dict().items():
-        if (ours := built.layout.to_ours(name)) is not None:
-            state[ours] = built.layout.to_our_shape(ours, tensor)
+        if (here := built.layout.to_ours(name)) is not None:
+            state[here] = built.layout.to_our_shape(here, tensor)
     network = built.network
     network.load_state_dict(state, strict=True, assign=True)
 

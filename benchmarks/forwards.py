@@ -6,6 +6,7 @@ A batch of 2 is the two branches of guidance, for which the published code runs 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,6 @@ from benchmarks.bench import (
     exact,
     forward_gate,
     inputs,
-    latent_shape,
     normal,
     our_forward,
     placed,
@@ -35,11 +35,11 @@ def network(bench: Bench, stage: int) -> list[Row]:
     rows = []
     for batch in (1, 2):
         given, side = inputs(bench, stage, batch), bench.theirs(stage)
-        gate = forward_gate(bench, stage, batch)
+        gate = bench.gate(stage) if batch == 1 else forward_gate(bench, stage, batch)
         taken = interleaved(
             {
-                "published": lambda side=side, given=given: their_forward(side, given),
-                "ours": lambda given=given: our_forward(bench, stage, given),
+                "published": partial(their_forward, side, given),
+                "ours": partial(our_forward, bench, stage, given),
             },
             repeat=bench.repeat,
             device=bench.device,
@@ -77,7 +77,7 @@ def autoencoder(bench: Bench) -> list[Row]:
     formats = ["float32", "float16"] if bench.half else ["float32"]
     generator, side = torch.Generator(bench.device).manual_seed(5), bench.theirs(2)
     pipe, output = bench.ours(2), bench.configuration(2).output
-    channels, frames, rows, columns = latent_shape(bench.configuration(2))
+    channels, frames, rows, columns = bench.latent_shape(2)
     size = output.height, output.width
     pixels = torch.rand((1, frames, *size, 3), generator=generator, device=bench.device) * 2 - 1
     latents = normal((1, frames, rows, columns, channels), generator)
@@ -100,7 +100,7 @@ def autoencoder(bench: Bench) -> list[Row]:
                 f"autoencoder, encode {frames} frames, {number}",
                 gate,
                 lambda: side.encode(pictures),
-                lambda tuned=tuned: _encode(tuned, pixels),
+                partial(_encode, tuned, pixels),
             )
         )
         got = relative_error(rearrange(_decode(tuned, latents), "1 f h w c -> f c h w"), decoded)
@@ -110,7 +110,7 @@ def autoencoder(bench: Bench) -> list[Row]:
                 f"autoencoder, decode {frames} frames, {number}",
                 Gate(got, own),
                 lambda: side.decode(small),
-                lambda tuned=tuned: _decode(tuned, latents),
+                partial(_decode, tuned, latents),
             )
         )
     return result

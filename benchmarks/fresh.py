@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,8 @@ def _first(bench: Bench, side: str) -> dict[str, float]:
 
 def _peak(bench: Bench, side: str) -> dict[str, float]:
     cuda = bench.device.type == "cuda"
-    with Driver() if cuda else nullcontext() as driver:
+    watching: AbstractContextManager[Any] = Driver() if cuda else nullcontext()
+    with watching as driver:
         ready(bench, side)()
     if not cuda:
         return {"resident set": _resident() / GIB}

@@ -33,7 +33,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import forwards, fresh, oracle, runs
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, free
 from benchmarks.models import SIZES
 from benchmarks.timing import HEADER, Row, failed, versions
 
@@ -112,7 +112,7 @@ def measure(bench: Bench, names: Sequence[str], file: Path | None) -> list[Row]:
         for row in ROWS[name](bench):
             rows.append(row)
             print(row, flush=True)
-        bench.release()
+        free(bench.device)
         if file is not None:
             content = {**found, "rows": [row.to_json() for row in rows]}
             file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

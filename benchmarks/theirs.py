@@ -75,7 +75,7 @@ class Theirs:
         return made.half() if self.half and self.stage == 2 else made
 
     @cached_property
-    def autoencoder(self) -> nn.Module:
+    def autoencoder(self) -> Any:
         numbers = self.configuration.autoencoder.options
         ddconfig = {
             "double_z": True,

@@ -1,0 +1,121 @@
+"""`python -m benchmarks.published --size small`: rows run, their numbers fit together, wrong weights are seen."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import models as made
+from benchmarks import oracle
+from benchmarks.bench import Bench
+from benchmarks.published import ROWS, main
+from i2vgen_ms.pipelines import load
+
+# Each in a process of its own, or with the large table of the text encoder's words: seconds each.
+LONG = [row for row in ROWS if row not in ("stage-1-forward", "stage-1")]
+
+
+def run(models: Path, file: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    common = ["--size", "small", "--device", "cpu", "--models", str(models), "--json", str(file)]
+    code = main([*arguments, *common])
+    return code, json.loads(file.read_text(encoding="utf-8"))
+
+
+def check(told: dict[str, Any]) -> None:
+    assert told["size"] == "small"
+    assert told["versions"]["torch"] == torch.__version__
+    for row in told["rows"]:
+        medians = {side: statistics.median(row[side]["all"]) for side in ("theirs", "ours")}
+        assert {side: row[side]["median"] for side in medians} == medians
+        assert row["ratio"] == pytest.approx(medians["theirs"] / medians["ours"])
+        assert row["gate"] is None or row["gate"]["ok"]
+
+
+def test_rows_of_a_stage(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = run(models, tmp_path / "out.json", "stage-1-forward", "stage-1", "--repeat", "2", "--steps", "2")
+    check(told)
+    assert code == 0
+    assert [row["row"] for row in told["rows"]] == [
+        "stage 1, forward of batch 1",
+        "stage 1, forward of batch 2",
+        "stage 1, one guided step",
+        "stage 1, 50 steps",
+    ]
+    step, whole = told["rows"][2:]
+    assert len(whole["ours"]["all"]) == len(step["ours"]["all"]) == 2
+    for side in ("ours", "theirs"):  # 48 steps were not run, and count as the median step
+        assert all(one > 48 * least for one, least in zip(whole[side]["all"], step[side]["all"], strict=True))
+    printed = capsys.readouterr().out
+    assert all(row["row"] in printed for row in told["rows"])
+
+
+def test_other_weights_are_not_exact(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours with other random weights than the published class: the gate is what has to notice."""
+    other = made.make(tmp_path, 1, "small", torch.device("cpu"), seed=1)
+    monkeypatch.setattr(Bench, "_load", lambda self, stage, given: load(other, device="cpu", **given))
+    code, told = run(models, tmp_path / "out.json", "stage-1-forward", "--repeat", "1")
+    assert code == 1
+    assert [row["gate"]["ok"] for row in told["rows"]] == [False, False]
+    assert "not exact: stage 1, forward of batch 1" in capsys.readouterr().err
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("row", LONG)
+def test_every_row_runs(models: Path, tmp_path: Path, row: str) -> None:
+    code, told = run(models, tmp_path / "out.json", row, "--repeat", "1", "--steps", "2")
+    assert code == 0
+    assert told["rows"]
+    if row not in ("first-call", "first-call-compiled"):  # whose differences may have any sign in a tiny network
+        check(told)
+
+
+def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["stage-3"])
+    assert "there is no row 'stage-3'" in capsys.readouterr().err
+
+
+def test_the_published_classes_are_copied(tmp_path: Path) -> None:
+    assert main(["--copy-oracle", str(tmp_path)]) == 0
+    copied = {
+        str(path.relative_to(tmp_path / "modelscope" / "models" / "multi_modal")) for path in multi_modal(tmp_path)
+    }
+    assert copied >= set(oracle.FILES)
+
+
+def multi_modal(folder: Path) -> list[Path]:
+    return list((folder / "modelscope" / "models" / "multi_modal").rglob("*.py"))
+
+
+@pytest.mark.full
+def test_the_copied_classes_serve_where_modelscope_is_not(models: Path, tmp_path: Path) -> None:
+    oracle.copy_to(tmp_path)
+    code = (
+        "import sys\n"
+        "from benchmarks.published import main\n"
+        "code = main(sys.argv[1:])\n"
+        "print(sys.modules['modelscope'].__file__)\n"
+        "raise SystemExit(code)\n"
+    )
+    arguments = ["stage-1-forward", "encoders", "--size", "small", "--device", "cpu", "--models", str(models)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments, "--repeat", "1", "--oracle", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "modelscope" / "__init__.py")
+
+
+def test_a_folder_without_the_classes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="has no folder modelscope"):
+        oracle.use(tmp_path)
