@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,6 +94,25 @@ def test_the_script_calls_with_every_value(hub: bool) -> None:
     assert given["first"] == {**made.before.arguments, "seed": 7, "output": "stage1-7.mp4"}
     assert given["second"] == {**made.arguments, "seed": 9, "text": TEXT, "output": "stage2-9.mp4"}
     assert given.get("resolve") == ({"revision": "v1"} if hub else None)
+
+
+def test_the_bundled_picture_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, option, code = shlex.split(command(recipe()).splitlines()[0])
+    assert (program, option) == ("python", "-c")
+    exec(compile(code, "copied", "exec"), {})
+    assert (tmp_path / "growing.png").read_bytes() == demo.sample("growing").path.read_bytes()
+
+
+@pytest.mark.parametrize("task", [FIRST, SECOND])
+def test_the_knobs_stand_where_the_configuration_does(task: str) -> None:
+    stage = FakeStage(task)
+    known = knobs(stage, RequestLimits())
+    values = {knob.name: knob.value for knob in known}
+    stage.configuration = stage.settings(**arguments(known, values))
+    assert knobs(stage, RequestLimits()) == known, "calling with them changes nothing"
+    assert all(knob.low <= knob.value <= knob.high for knob in known if not knob.choices)
+    assert all(knob.value in [value for _, value in knob.choices] for knob in known if knob.choices)
 
 
 def test_a_part_with_options_of_its_own_is_left_to_the_configuration() -> None:
