@@ -53,7 +53,7 @@ def knobs(stage: Any, limits: RequestLimits) -> list[Knob]:
         found.append(Knob(name="strength", value=configuration.start.strength, low=0.05, high=1, step=0.05))
     for name in ("width", "height"):
         most = getattr(limits, name)
-        found.append(Knob(name=name, value=getattr(output, name), low=64, high=most, step=SIZE_STEP))
+        found.append(Knob(name=name, value=getattr(output, name), low=SIZE_STEP, high=most, step=SIZE_STEP))
     modes = [(mode, mode) for mode in typing.get_args(Memory)]
     return [*found, Knob(name="memory", value=configuration.memory, choices=modes)]
 
