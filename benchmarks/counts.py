@@ -116,8 +116,9 @@ class Attention(TorchFunctionMode):
 
 
 def size_of(tree: Any) -> int:
-    """Bytes of the tensors of a tree in the number format of the rows."""
-    return sum(leaf.numel() * NUMBER for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
+    """Bytes of the tensors of a tree in the number format of the rows; what is repeated is read once."""
+    tensors = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return sum(NUMBER * min(one.numel(), one.untyped_storage().nbytes() // one.element_size()) for one in tensors)
 
 
 def count(name: str, run: Callable[[], Any], device: Device) -> Count:

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import counts, cpu, diffusers
+from benchmarks import models as models_of
+from benchmarks.theirs import unet
+from i2vgen_ms.weights import architecture
 
 
 def test_a_guided_step_on_the_cpu(tmp_path: Path) -> None:
@@ -51,3 +55,18 @@ def test_operations_are_those_that_were_calculated() -> None:
     assert {name: found[name].operations / 1e12 for name in expected} == pytest.approx(expected, rel=2e-3)
     # with bytes for nothing and an operation a picosecond, the floor is the operations
     assert found["stage 1, forward of batch 2"].floor == pytest.approx(2 * 17.19, rel=2e-3)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", [1, 2])
+def test_full_size_is_the_published_size(stage: int) -> None:
+    """The published class with our numbers takes exactly the tensors that the model folder's file has."""
+    chosen = models_of.configuration(stage, "full")
+    with torch.device("meta"):
+        theirs = unet(stage, chosen).state_dict()
+    built = architecture.build(chosen, "st_unet")
+    ours = {
+        built.layout.to_published(name): built.layout.to_published_shape(name, tensor).shape
+        for name, tensor in built.network.state_dict().items()
+    }
+    assert ours == {name: tensor.shape for name, tensor in theirs.items()}
