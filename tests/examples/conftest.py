@@ -24,14 +24,19 @@ def picture() -> demo.Sample:
     return demo.sample("ring")
 
 
-def script(folder: Path, name: str, *words: Any, status: int = 0, path: Path | None = None) -> str:
-    """What a script printed, run in `folder`; `path`: where more packages are."""
+def python(folder: Path, *words: Any, status: int = 0, path: Path | None = None) -> str:
+    """What Python printed (of a failure: what it said of it), run in `folder`; `path`: where more packages are."""
     places = [str(ROOT), *([str(path)] if path else [])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
+    command = [sys.executable, *map(str, words)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr
+
+
+def script(folder: Path, name: str, *words: Any, **given: Any) -> str:
+    """The same of one of the scripts."""
+    return python(folder, EXAMPLES / name, *words, **given)
 
 
 def shape(video: Path) -> tuple[int, ...]:

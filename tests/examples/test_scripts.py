@@ -15,7 +15,7 @@ from PIL import Image
 
 from i2vgen_ms import demo
 from i2vgen_ms.media.clip import read_clip
-from tests.examples.conftest import EXAMPLES, LARGE, SMALL, script, shape
+from tests.examples.conftest import EXAMPLES, LARGE, SMALL, python, script, shape
 
 SCRIPTS = sorted(path.relative_to(EXAMPLES).as_posix() for path in EXAMPLES.rglob("*.py"))
 
@@ -83,8 +83,7 @@ def test_the_readmes_script(picture: demo.Sample, tmp_path: Path) -> None:
         assert call in code
         code = code.replace(call, f"{call}, {few}")
     shutil.copy(picture.path, tmp_path / "picture.png")
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "small.mp4 large.mp4 1\n", done.stderr
+    assert python(tmp_path, "-c", code) == "small.mp4 large.mp4 1\n"
     assert (shape(tmp_path / "small.mp4"), shape(tmp_path / "large.mp4")) == (SMALL, LARGE)
 
 
@@ -95,7 +94,7 @@ def test_the_documentations_pictures_can_be_made_anew(tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(folder)!r}); import make; from pathlib import Path; "
         "make.main(Path('.'), steps=4)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    python(tmp_path, "-c", code)
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {path.name for path in folder.iterdir() if path.suffix in (".png", ".gif")}
     for name in made:
