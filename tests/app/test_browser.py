@@ -252,7 +252,7 @@ def test_a_closed_page_gives_its_place_to_the_next(visit: Callable[..., Any]) ->
         if values["first_steps"] == 100:
             page.wait_for_timeout(1000)
             page.context.close()
-    page.wait_for_selector("#live [data-state=done]", timeout=60_000)  # the other one would take minutes
+    page.wait_for_selector("#live [data-state=done]", timeout=120_000)  # the other one would take more
 
 
 def test_seeds_are_rolled_kept_and_renewed(visit: Callable[..., Any]) -> None:
