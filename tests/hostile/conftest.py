@@ -136,3 +136,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for group, what, count, passed, took in rows:
         line = f"{group:6} {what:22} {count:6} {passed:7} {count - passed:7} {took:8.1f}"
         terminalreporter.write_line(line, red=passed < count, green=passed == count)
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as Python takes it; a process that a script started in the background ignores it from the beginning."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

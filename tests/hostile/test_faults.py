@@ -244,14 +244,6 @@ def at_stage(stage: str, act: Callable[[], Any]) -> Iterator[Callable[..., Any]]
     assert done, f"the call never came to {stage!r}"
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """Ctrl-C as Python takes it; a process that a script started in the background ignores it from the beginning."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("stage", STAGES)
 def test_ctrl_c(pipe: ImageToVideo, picture: np.ndarray, tmp_path: Path, stage: str) -> None:

@@ -338,6 +338,7 @@ def test_a_disk_that_becomes_full(server: Hub, folder: Path) -> None:
     assert complete(hub.download(MODEL, REVISION), folder)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_and_on_it_goes(server: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second file is cut in the middle; what is here is kept, and nothing that is here is asked for again."""
     files = sorted((path for path in folder.iterdir()), key=lambda path: path.name != "configuration.json")
