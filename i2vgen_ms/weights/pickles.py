@@ -71,7 +71,8 @@ class PickleMachine:
                 self._step(opcode.name, argument)
         except CheckpointError:
             raise
-        except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, struct.error) as error:
+        # A warning, of an escape that there is not, arrives as an error where a program asks for that.
+        except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, struct.error, Warning) as error:
             raise CorruptCheckpointError(
                 f"its pickle is damaged or cut off near byte {self.position}; download it again"
             ) from error

@@ -107,6 +107,8 @@ def truncated(kind: str) -> bytes:
 
 NOT_A_PICTURE = r"not a picture, or of a format that is not accepted \(PNG, JPEG"
 DAMAGED = "is damaged"
+# Libraries that know their format say it first: a WebP has at most 16383 pixels a side.
+HUGE = "too many pixels|could not create decoder object|"
 LIMIT = "at most 64000000 are read"
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (bytes, "is empty"),
@@ -140,7 +142,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "144 Mpx": (lambda: white(12000), "too many pixels|" + LIMIT),
     "400 Mpx": (lambda: white(20000), "too many pixels|" + LIMIT),
     **{
-        f"65500 x 65500 {kind}": (lambda kind=kind: huge(kind), "too many pixels|" + LIMIT)
+        f"65500 x 65500 {kind}": (lambda kind=kind: huge(kind), HUGE + LIMIT)
         for kind in ("png", "gif", "bmp", "jpeg", "webp", "tiff")  # type: ignore[misc]
     },
 }

@@ -192,3 +192,11 @@ def test_bombs_end_in_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(limits, "PICKLE_OPERATIONS", 1_000_000)
     error = attempt(tmp_path, hostile.as_zip(data))
     assert reason in str(error).rpartition(": ")[2]
+
+
+def test_a_text_with_an_escape_that_there_is_not_is_damage(tmp_path: Path) -> None:
+    """Python's own tools only warn of it, which is an error in a program that asks for that."""
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"\x80\x02(S'\\s'\nt.")
+    with pytest.raises(CheckpointError):
+        open_checkpoint(file)
