@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,7 +66,11 @@ def test_the_bundled_pictures_are_there_and_an_unknown_one_is_named() -> None:
 @pytest.mark.full
 def test_the_demonstration_leaves_two_videos_and_a_sheet(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "i2vgen_ms", "demo", "-o", "made.mp4"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-m", "i2vgen_ms", "demo", "-o", "made.mp4"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"made.mp4", "made-first.mp4", "made.png"}
