@@ -43,7 +43,8 @@ POINTERS = {"means", "squares", "scales", "shifts"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux")
-@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.full), 90])
+@pytest.mark.full
+@pytest.mark.parametrize("capability", [80, 90])
 def test_every_kernel_compiles(capability: int, tmp_path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     code = f"CAPABILITY, POINTERS = {capability}, {POINTERS!r}\n{COMPILE}"
