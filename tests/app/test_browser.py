@@ -15,10 +15,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import av
+import numpy as np
 import pytest
 
 from i2vgen_ms import demo
 from i2vgen_ms.cli import main
+from i2vgen_ms.media.clip import read_clip
 from tests.app.browser import ROOT, SCREENSHOTS, SWITCHES, Server, chromium, served
 
 pytestmark = pytest.mark.browser
@@ -133,6 +135,13 @@ def code(page: Any, name: str) -> str:
     return "\n".join(page.locator(f"#{name} .cm-line").all_inner_texts())
 
 
+def apart(made: Path, wanted: Path) -> float:
+    """The mean difference of two videos in levels of 255; another process may round otherwise, another seed is far."""
+    frames = [np.asarray(read_clip(path, max_frames=99).frames, np.float32) for path in (made, wanted)]
+    assert frames[0].shape == frames[1].shape
+    return float(np.abs(frames[0] - frames[1]).mean())
+
+
 def test_a_picture_becomes_two_videos_and_all_of_it_is_seen(
     visit: Callable[..., Any], picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,12 +208,12 @@ def test_a_picture_becomes_two_videos_and_all_of_it_is_seen(
         program, *words = shlex.split(line)
         assert program == "i2vgen-ms"
         assert main.main(words) == 0
-    assert (place / first.name).read_bytes() == first.read_bytes()
-    assert (place / second.name).read_bytes() == second.read_bytes()
+    assert apart(place / first.name, first) < 1
+    assert apart(place / second.name, second) < 1
     (place / first.name).unlink()
     (place / second.name).unlink()
     exec(compile(code(page, "script"), "copied", "exec"), {})
-    assert (place / second.name).read_bytes() == second.read_bytes()
+    assert apart(place / second.name, second) < 1
 
     # The gallery: both videos, and the settings of the one that is chosen.
     items = page.locator("#gallery .thumbnail-item, #gallery button.gallery-item")
