@@ -70,7 +70,7 @@ def run(
     result = both(
         chosen.path, output=path, output_type="pt", text=chosen.text, keep_first=small, seed=seed, progress=progress
     )
-    write(sheet, small, result.tensor)
+    _write_sheet(sheet, small, result.tensor)
     frames, height, width = result.tensor.shape[1:]
     say(f"  picture  {chosen.path} ({chosen.text})")
     say(f"  stage 1  {small}")
@@ -84,7 +84,7 @@ def run(
     return path
 
 
-def write(sheet: Path, small: Path, large: Any) -> None:
+def _write_sheet(sheet: Path, small: Path, large: Any) -> None:
     """Writes the contact sheet of both stages: the file of the first, and the second's pixels `c f h w`."""
     import numpy as np
     import torch.nn.functional as F

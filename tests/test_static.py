@@ -14,9 +14,10 @@ TOOLS = {
     "format": ("ruff", "format", "--no-cache", "--check", "."),
     "types": ("mypy",),
 }
+SLOW = {"types"}
 
 
-@pytest.mark.parametrize("tool", ["lint", "format", pytest.param("types", marks=pytest.mark.full)])
+@pytest.mark.parametrize("tool", [pytest.param(tool, marks=pytest.mark.full if tool in SLOW else ()) for tool in TOOLS])
 def test_the_tool_has_nothing_to_say(tool: str) -> None:
     done = subprocess.run([sys.executable, "-m", *TOOLS[tool]], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(TOOLS[tool])}:\n{done.stdout}{done.stderr}"

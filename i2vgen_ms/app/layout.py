@@ -193,24 +193,8 @@ class Layout:
         self.download = self._say(gr.DownloadButton, {"label": "download"}, visible=False, elem_id="download")
         self.again = self._say(gr.Accordion, {"label": "again"}, open=False, visible=False, elem_id="again")
         with self.again:
-            self.command = self._say(
-                gr.Code,
-                {"label": "again.command"},
-                language="shell",
-                interactive=False,
-                lines=1,
-                wrap_lines=True,
-                elem_id="command",
-            )
-            self.script = self._say(
-                gr.Code,
-                {"label": "again.script"},
-                language="python",
-                interactive=False,
-                lines=1,
-                wrap_lines=True,
-                elem_id="script",
-            )
+            self.command = self._code("command", "shell")
+            self.script = self._code("script", "python")
             self._say(gr.Markdown, {"value": "again.hint"})
 
     def _gallery(self) -> None:
@@ -240,6 +224,11 @@ class Layout:
         part = kind(**{name: self.words(key) for name, key in keys.items()}, **given)
         self._texts.append((part, keys))
         return part
+
+    def _code(self, name: str, language: str) -> Any:
+        """A box of code that is there to be copied."""
+        given: dict[str, Any] = {"language": language, "interactive": False, "lines": 1, "wrap_lines": True}
+        return self._say(gr.Code, {"label": f"again.{name}"}, elem_id=name, **given)
 
     def _section(self, key: str) -> None:
         self._sections.append((gr.HTML(_section(self.words, key)), key))

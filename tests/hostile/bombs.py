@@ -112,18 +112,6 @@ def early(data: bytes) -> bytes:
     return file.getvalue()
 
 
-def sound() -> bytes:
-    """A file of silence, without any video."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as out:
-        track = out.add_stream("aac", rate=48000)
-        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-        silence.sample_rate = 48000
-        out.mux(track.encode(silence))
-        out.mux(track.encode(None))
-    return file.getvalue()
-
-
 def without_frames() -> bytes:
     """A video track of which no packet was ever written."""
     file = io.BytesIO()

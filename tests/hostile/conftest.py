@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from tests.first_stage import cache, folder, picture, pipe  # noqa: F401 - fixtures of every group
 from tests.hostile import helpers, state
-from tests.hostile.helpers import cache, folder, picture, pipe, second  # noqa: F401 - fixtures of every group
+from tests.hostile.helpers import second  # noqa: F401 - so is this
 
 SECONDS = 60
 RSS_MIB = 1536

@@ -11,52 +11,20 @@ from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tqdm import tqdm
 
-from i2vgen_ms.pipelines import ImageToVideo, VideoToVideo, load
-from i2vgen_ms.random_model import make_random_model
+from i2vgen_ms.pipelines import VideoToVideo, load
 from tests import second_stage
 
-# Small enough for a call in well under a second.
-SIZES: dict[str, Any] = {"max_frames": 3, "latent_hei": 4, "latent_wid": 8}
 QUICK: dict[str, Any] = {"steps": 2, "seed": 1}  # what a call is given that only has to come to its end
-
-
-@pytest.fixture(scope="package")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder in which it is remembered which files were checked."""
-    place = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("I2VGEN_MS_CACHE", str(place))
-        yield place
-
-
-@pytest.fixture(scope="package")
-def folder(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """A small model folder in the published formats; nobody writes into it, make a copy."""
-    return make_random_model(tmp_path_factory.mktemp("model"), SIZES)
-
-
-@pytest.fixture(scope="package")
-def pipe(folder: Path) -> ImageToVideo:
-    """The pipeline of `folder`, on the CPU."""
-    return load(folder, device="cpu")
 
 
 @pytest.fixture(scope="package")
 def second(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> VideoToVideo:
     """A pipeline of the second stage, on the CPU."""
     return load(second_stage.make(tmp_path_factory.mktemp("second"), latent_hei=4, latent_wid=8), device="cpu")
-
-
-@pytest.fixture(scope="package")
-def picture() -> np.ndarray:
-    """A picture with a different colour in every corner."""
-    y, x = np.mgrid[0:90, 0:160]
-    return np.stack([x * 255 // 160, y * 255 // 90, 255 - x * 255 // 160], axis=-1).astype(np.uint8)
 
 
 def warm_up() -> None:

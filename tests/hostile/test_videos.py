@@ -23,7 +23,7 @@ from tests.hostile import bombs, state
 from tests.hostile.bombs import film
 from tests.hostile.helpers import QUICK, leaves
 from tests.media.test_video import rotated
-from tests.media.writers.samples import moving
+from tests.media.writers.samples import moving, sound
 
 pytestmark = [pytest.mark.hostile, pytest.mark.group("C"), pytest.mark.bounds(seconds=30, rss_mib=800)]
 
@@ -70,7 +70,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "raw h264": (lambda: film(CLIP, container="h264"), NO_VIDEO),
     "mpeg-ts": (lambda: film(CLIP, container="mpegts"), NO_VIDEO),
     "flv": (lambda: film(CLIP, container="flv"), NO_VIDEO),
-    "sound alone": (bombs.sound, "holds no video, only sound"),
+    "sound alone": (sound, "holds no video, only sound"),
     "zero frames": (bombs.without_frames, "holds no frame that can be decoded|not a video"),
     "mp4 cut at 50 %": (lambda: cut(0.5, "mp4"), NO_VIDEO),
     "mp4 cut at 10 %": (lambda: cut(0.1, "mp4"), NO_VIDEO),

@@ -15,8 +15,8 @@ from i2vgen_ms.config.schema import FILE, Configuration
 from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.pipelines import ImageToVideo, load
 from i2vgen_ms.random_model import make_random_model, write_random_weights
+from tests.first_stage import SIZES
 from tests.oracle import relative_error
-from tests.pipelines.conftest import SIZES
 
 CALL: dict[str, Any] = {"steps": 2, "seed": 3, "output_type": "pt", "progress": False}
 

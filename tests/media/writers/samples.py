@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -41,3 +43,15 @@ def read(path: Path) -> np.ndarray:
                 frames.append(np.array(image.convert("RGB")))
         return np.stack(frames)
     return read_video(path, max_frames=1000).frames
+
+
+def sound() -> bytes:
+    """A file of silence, without any video."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        track = out.add_stream("aac", rate=48000)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 48000
+        out.mux(track.encode(silence))
+        out.mux(track.encode(None))
+    return file.getvalue()
