@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from i2vgen_ms.config.messages import explain
 from i2vgen_ms.config.part import Part, PartSpec
 from i2vgen_ms.config.sections import (
+    FIRST_FRAME_CHANNELS,
     BatchSize,
     ClipInput,
     Diffusion,
@@ -120,8 +121,8 @@ class ImageToVideoConfiguration(Configuration):
 
     @model_validator(mode="after")
     def _extra_input_is_there(self) -> Self:
-        extra, used = self.st_unet.options.get("extra_channels", 0), self.input.first_frame == "latents"
-        wanted = self.autoencoder.options.get("embed_channels", extra) if used else 0
+        extra, beside = self.st_unet.options.get("extra_channels", 0), FIRST_FRAME_CHANNELS.get(self.input.first_frame)
+        wanted = 0 if beside is None else self.autoencoder.options.get("embed_channels", extra - beside) + beside
         if extra != wanted:
             message = f"{extra} is not what input.first_frame = {self.input.first_frame!r} gives, {wanted} channels"
             path = ("st_unet", "extra_channels")

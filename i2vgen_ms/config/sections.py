@@ -64,15 +64,20 @@ class Diffusion(Section):
     offset_noise: Annotated[float, Field(ge=0, le=10)]
 
 
+# Channels of the network's extra input beside the first frame's latents, by what `input.first_frame` says.
+FIRST_FRAME_CHANNELS = {"latents": 0, "latents-and-places": 3}
+
+
 class PictureInput(Section):
     """How the picture is cut before the encoder sees it; crop_size in pixels.
 
-    first_frame: whether the `latents` of the picture, cut to the video's size, are the network's extra input.
+    first_frame: whether the `latents` of the picture, cut to the video's size, are the network's extra input; with
+        `latents-and-places` three channels more tell the network which frame, row and column a place is.
     """
 
     crop: Literal["centre-square", "fill", "pad"]
     crop_size: Size
-    first_frame: Literal["unused", "latents"]
+    first_frame: Literal["unused", "latents", "latents-and-places"]
 
 
 class ClipInput(Section):

@@ -65,7 +65,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
     def tensor(self, pictures: Tensor, **given: Any) -> Tensor:
         """Videos of normalised pictures `b 3 s s`, as decoded: fp32 `b c f h w` on the CPU. Arguments as for a call."""
         call = self._begin(given, len(pictures))
-        if call.settings.input.first_frame == "latents":
+        if call.settings.input.first_frame != "unused":
             raise ArgumentError(
                 "this model needs the picture as the first frame too; call the pipeline with the picture"
             )
@@ -105,7 +105,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
         else:
             start = start[span]
         shared = {"fps": torch.full((count,), float(call.fps), device=self.device)}
-        if call.settings.input.first_frame == "latents":
+        if call.settings.input.first_frame != "unused":
             shared["extra"] = self._first_frames([view.first for view in prepared if view.first is not None], call)
         with call.placed("st_unet") as network:
             return sample(
@@ -125,4 +125,4 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
             padded = pad_pixels(torch.cat(list(frames)), autoencoder.factor)
             latents = finite(autoencoder.encode(padded.unsqueeze(1)).mode().float(), "encoding the picture")
         latents = pad_latents(rearrange(latents, "b f h w c -> b c f h w"), rows, columns)
-        return first_frame_input(latents[:, :, 0], count)
+        return first_frame_input(latents[:, :, 0], count, call.settings.input.first_frame)

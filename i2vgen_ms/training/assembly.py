@@ -22,6 +22,7 @@ from i2vgen_ms.training.contrastive import IMAGE, TEXT, EncodersTraining, Towers
 from i2vgen_ms.training.data.batch import Source, Spec
 from i2vgen_ms.training.data.cache import LatentCache
 from i2vgen_ms.training.data.files import FileSource, open_files
+from i2vgen_ms.training.data.pool import Pool
 from i2vgen_ms.training.data.world import WorldSource
 from i2vgen_ms.training.denoising import Denoising, Networks
 from i2vgen_ms.training.randomness import derive
@@ -82,7 +83,11 @@ def sources(settings: Settings, data: WorldData | FileData, task: Task) -> Sourc
     """The sources of a `data` section of the settings. Raises: ConfigurationError."""
     if isinstance(data, WorldData):
         make = partial(WorldSource, seed=data.seed, shapes=data.shapes, pairs=data.pairs, cameras=data.cameras)
-        world = make(split=data.split, scenes=data.scenes, workers=data.workers)
+        world: Source = make(split=data.split, scenes=data.scenes, workers=data.workers)
+        if data.pool is not None:
+            if not isinstance(task, Denoising):
+                raise ConfigurationError("settings: data.pool: only the ST-UNet is trained on latents; give null")
+            world = Pool(world, data.pool, seed=data.seed)
         if data.scenes is not None:  # few scenes are learnt by heart, and that is what is to be seen
             return Sources(world, make(split=data.split, scenes=data.scenes))
         return Sources(world, make(split=f"{HELD_OUT} {data.split}"))
@@ -103,10 +108,12 @@ def sources(settings: Settings, data: WorldData | FileData, task: Task) -> Sourc
 
 
 def fill_cache(source: Source, specs: Sequence[Spec], task: Task, *, rank: int, ranks: int) -> list[tuple[str, str]]:
-    """Writes the latents that a source's cache lacks for clips of these kinds; of `ranks` processes this one's share.
+    """Makes the latents that a source keeps and lacks for clips of these kinds; of a cache on disk, one rank's share.
 
     Returns (path, reason) of files that cannot be read; the source goes on to replace them.
     """
+    if isinstance(source, Pool) and isinstance(task, Denoising):
+        source.fill(specs, task.moments, task.device)
     if not isinstance(source, FileSource) or source.cache is None or not isinstance(task, Denoising):
         return []
     skipped = []

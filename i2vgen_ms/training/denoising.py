@@ -19,7 +19,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from i2vgen_ms.autoencoder.posterior import Posterior
-from i2vgen_ms.config.schema import Configuration, VideoToVideoConfiguration
+from i2vgen_ms.config.schema import Configuration, ImageToVideoConfiguration, VideoToVideoConfiguration
+from i2vgen_ms.config.sections import FIRST_FRAME_CHANNELS
 from i2vgen_ms.diffusion.schedule import start_timestep
 from i2vgen_ms.errors import ConfigurationError
 from i2vgen_ms.media.frames import to_pixels
@@ -76,13 +77,19 @@ class Denoising(Task):
         self._is_second = isinstance(configuration, VideoToVideoConfiguration)
         if self._wanted.degrading is not None and not self._is_second:
             raise ConfigurationError("settings: objective.degrading: only video-to-video starts from a clip; give null")
-        if self._wanted.degrading is not None and getattr(settings.data, "cache", None) is not None:
-            raise ConfigurationError("settings: data.cache: clips are spoilt as pixels, not as latents; give null")
+        for kept in ("cache", "pool"):
+            if self._wanted.degrading is not None and getattr(settings.data, kept, None) is not None:
+                raise ConfigurationError(f"settings: data.{kept}: clips are spoilt as pixels, not latents; give null")
         self._extra = int(getattr(networks.st_unet, "extra_channels", 0))
-        if self._extra not in (0, networks.st_unet.latent_channels) or (self._extra and self._is_second):
+        self._first_frame: str = "unused"
+        if isinstance(configuration, ImageToVideoConfiguration):
+            self._first_frame = configuration.input.first_frame
+        beside = FIRST_FRAME_CHANNELS.get(self._first_frame)
+        known = 0 if beside is None else networks.st_unet.latent_channels + beside
+        if self._extra != known:
             raise ConfigurationError(
-                f"st_unet.extra_channels is {self._extra}; what is known here is the first frame's latents "
-                f"({networks.st_unet.latent_channels} channels), in image-to-video"
+                f"st_unet.extra_channels is {self._extra}; what is known here is what input.first_frame = "
+                f"{self._first_frame!r} gives, {known} channels"
             )
         schedule = schedule_of(configuration.diffusion)
         start = self._wanted.start
@@ -95,6 +102,7 @@ class Denoising(Task):
             first_timestep=first,
             offset_noise=self._wanted.offset_noise,
             stratified=self._wanted.timesteps == "stratified",
+            shift=self._wanted.shift,
             device=device,
         )
         self._schedule = schedule
@@ -154,7 +162,7 @@ class Denoising(Task):
         conditions = {"image": vectors, "fps": batch.fps}
         if self._extra:
             first = rearrange(posterior.mode()[:, 0].float(), "b h w c -> b c h w")
-            conditions["extra"] = first_frame_input(first, frames)
+            conditions["extra"] = first_frame_input(first, frames, self._first_frame)
         return conditions
 
     def _without_some(self, conditions: dict[str, Tensor], draws: Draws) -> dict[str, Tensor]:
@@ -191,7 +199,7 @@ class Denoising(Task):
         return fingerprint(self._configuration, "autoencoder", self._networks.autoencoder)
 
     def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the variance `b f h w c` of clips, uint8 `b f h w c`, for the cache."""
+        """Mean and logarithm of the variance `b f h w c` of clips, uint8 or in [-1, 1], `b f h w c`, to be kept."""
         with self.frozen():
             posterior = self._networks.autoencoder.encode(to_pixels(pixels.to(self.device)))
         return posterior.mean, posterior.logvar

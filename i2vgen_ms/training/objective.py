@@ -45,6 +45,8 @@ class Objective:
         first_timestep: the noisiest that occurs; None is the schedule's last.
         offset_noise: weight of the noise that a whole frame has in common.
         stratified: spread the timesteps of a batch evenly, instead of drawing each for itself.
+        shift: how much more often noisy timesteps are drawn than clean ones: the place u in [0, 1) among them becomes
+            `shift u / (1 + (shift - 1) u)` (Esser et al. 2024, equation 23); 1 draws all alike.
         device: where everything is.
     """
 
@@ -56,12 +58,13 @@ class Objective:
         first_timestep: int | None,
         offset_noise: float,
         stratified: bool,
+        shift: float,
         device: torch.device,
     ) -> None:
         self._prediction = predictions.check(prediction)
         self.first_timestep = schedule.timesteps - 1 if first_timestep is None else first_timestep
         self._sigma_start = schedule.sigma(float(self.first_timestep))
-        self._offset_noise, self._stratified = offset_noise, stratified
+        self._offset_noise, self._stratified, self._shift = offset_noise, stratified, shift
         self._alphas = schedule.alphas_cumprod.sqrt().float().to(device)
         self._sigmas = (1 - schedule.alphas_cumprod).sqrt().float().to(device)
 
@@ -90,4 +93,5 @@ class Objective:
         places = draws.uniform(count)
         if self._stratified:
             places = (torch.arange(count, device=places.device) + places) / count
+        places = self._shift * places / (1 + (self._shift - 1) * places)
         return (places * (self.first_timestep + 1)).long().clamp_(max=self.first_timestep)

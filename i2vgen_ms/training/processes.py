@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from i2vgen_ms.errors import ConfigurationError
 from i2vgen_ms.runtime import device as devices
+from i2vgen_ms.training.graphed import CudaRecorder, Graphed
 from i2vgen_ms.training.sections import Numerics
 
 
@@ -55,8 +56,11 @@ class Processes:
 
     def prepare(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[Any, Any]:
         """The network and the optimiser as the steps use them; the network itself computes in the number format too."""
-        prepared = self._accelerator.prepare(network, optimiser, device_placement=[False, False])
-        return prepared[0], prepared[1]
+        prepared, stepper = self._accelerator.prepare(network, optimiser, device_placement=[False, False])
+        if self._numerics.graphs and self.device.type == "cuda" and self.count == 1:
+            trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+            return Graphed(prepared, trained, CudaRecorder(self.device)), stepper
+        return prepared, stepper
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss."""

@@ -61,6 +61,8 @@ class WorldData(Section):
     """The procedural world, rendered on the training device. Null leaves a choice to the world.
 
     scenes: so many different ones, over and over, such as 1 to see whether a network can learn at all; null: no end.
+    pool: so many clips (and pictures) are made at the beginning, and each batch is drawn from their latents, which stay
+        on the device; null makes every clip anew. It costs 4 bytes a latent value, 128 KiB a clip of the small model.
     """
 
     kind: Literal["world"]
@@ -70,6 +72,7 @@ class WorldData(Section):
     shapes: Annotated[list[str], Field(min_length=1)] | None
     pairs: Share | None
     cameras: Share | None
+    pool: Count | None
     workers: CountOrNone
 
 
@@ -123,11 +126,14 @@ class Numerics(Section):
     """Number formats: of the trained network (autocast; its weights stay fp32), and of the frozen ones.
 
     fast_kernels: TF32 products, and the search for the fastest convolutions, on CUDA.
+    graphs: CUDA graphs of the trained network, where one process has one CUDA device: small networks are then as fast
+        as the device, and not as the program that starts their kernels. Needs checkpointing 'none'.
     """
 
     train: Precision
     frozen: Precision
     fast_kernels: bool
+    graphs: bool
 
 
 class Keeping(Section):
@@ -201,6 +207,7 @@ class DenoisingObjective(Section):
     offset_noise: weight of one number a frame and channel in the noise.
     posterior: whether a clip's latents are a `sample` of the autoencoder's posterior or its `mode`.
     timesteps: `uniform` draws each for itself; `stratified` spreads those of a batch evenly.
+    shift: 1 draws all timesteps equally often, more draws noisy ones more often (see objective.py).
     start: the share of the noise levels that is trained; null is all of them (of video-to-video: the model's strength).
     """
 
@@ -209,6 +216,7 @@ class DenoisingObjective(Section):
     offset_noise: Amount
     posterior: Literal["sample", "mode"]
     timesteps: Literal["uniform", "stratified"]
+    shift: Annotated[float, Field(gt=0, le=100)]
     start: Annotated[float, Field(gt=0, le=1)] | None
     degrading: Degrading | None
 

@@ -94,6 +94,15 @@ class Settings(Section):
         return cast(Self, Settings.from_json(values))
 
     @model_validator(mode="after")
+    def _graphs_need_what_is_remembered(self) -> Self:
+        if self.numerics.graphs and self.checkpointing != "none":
+            message = (
+                f"graphs cannot compute again what checkpointing {self.checkpointing!r} forgets; give 'none' there"
+            )
+            raise PydanticCustomError("option", "{message}", {"message": message, "path": ("numerics", "graphs")})
+        return self
+
+    @model_validator(mode="after")
     def _shares_meet(self) -> Self:
         total = sum(phase.share for phase in self.phases)
         if abs(total - 1) > 1e-6:

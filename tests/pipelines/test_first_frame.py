@@ -81,7 +81,9 @@ def test_a_bare_tensor_is_not_enough(shown: ImageToVideo) -> None:
         shown.tensor(torch.zeros(1, 3, side, side))
 
 
-@pytest.mark.parametrize(("channels", "use"), [(4, "unused"), (0, "latents"), (3, "latents")])
+@pytest.mark.parametrize(
+    ("channels", "use"), [(4, "unused"), (0, "latents"), (3, "latents"), (4, "latents-and-places"), (7, "latents")]
+)
 def test_the_networks_input_and_its_use_have_to_agree(shown: ImageToVideo, channels: int, use: str) -> None:
     values = shown.configuration.to_json()
     values["st_unet"]["extra_channels"], values["input"]["first_frame"] = channels, use

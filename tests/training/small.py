@@ -26,7 +26,7 @@ ST_UNET = {
     "norm_groups": 4,
     "context_channels": 16,
 }
-NUMBERS = {"train": "no", "frozen": "no", "fast_kernels": False}
+NUMBERS = {"train": "no", "frozen": "no", "fast_kernels": False, "graphs": False}
 
 
 def configuration(task: str, *, extra: bool = True, **changes: Any) -> Configuration:

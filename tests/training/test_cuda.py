@@ -20,7 +20,7 @@ PRECISION = {"fp16": 0.2, "bf16": 0.2}
 
 
 def settings(model: Path, output: Path, train: str = "no", **changes):
-    numerics = {"train": train, "frozen": train, "fast_kernels": train != "no"}
+    numerics = {"train": train, "frozen": train, "fast_kernels": train != "no", "graphs": False}
     given = {"numerics": numerics, "ema": 0.0, "optimiser.epsilon": 1e-2, "log.every": 100}
     return small.settings("small-image-to-video", model, output, **given | changes)
 
@@ -48,6 +48,23 @@ def _evenly(draws, shape: tuple[int, ...]) -> torch.Tensor:
 def test_half_precision_goes_about_the_same_way(first, tmp_path, precision: str) -> None:
     made = {name: run(settings(first, tmp_path / name, name)) for name in ("no", precision)}
     assert 1e-6 < distance(made[precision], made["no"], weights(first)) < PRECISION[precision]
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_graphs_change_nothing(first, tmp_path, precision: str) -> None:
+    """With pictures in between, gradients of two batches added up, and dropout."""
+    made = {}
+    for graphs in (False, True):
+        wanted = settings(first, tmp_path / str(graphs), precision, length={"steps": 6, "minutes": None})
+        for path, value in {
+            "numerics.graphs": graphs,
+            "clips.pictures_every": 3,
+            "batch.accumulation": 2,
+        }.items():
+            wanted = wanted.replace(path, value)
+        made[graphs] = run(wanted)
+    # some of CUDA's sums are in no fixed order
+    assert distance(made[True], made[False], weights(first)) < (1e-3 if precision == "no" else 5e-2)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -81,7 +98,7 @@ def test_batches_beside_the_steps_are_those_of_the_cpu() -> None:
 @pytest.mark.parametrize("name", ["small-image-to-video", "small-video-to-video", "small-autoencoder"])
 def test_a_step_waits_for_nothing(first, second, tmp_path, name: str) -> None:
     model = second if "video-to-video" in name else first
-    numerics = {"train": "bf16", "frozen": "bf16", "fast_kernels": True}
+    numerics = {"train": "bf16", "frozen": "bf16", "fast_kernels": True, "graphs": False}
     wanted = small.settings(name, model, tmp_path / "run", numerics=numerics)
     trainer = Trainer(wanted, device="cuda:0", progress=False)
     source = WorldSource(seed=0, split="x")

@@ -74,7 +74,7 @@ def test_without_dropout_the_conditions_are_the_pictures_and_the_rate(first) -> 
     torch.testing.assert_close(spy.conditions["image"], vectors)
     assert spy.conditions["fps"].tolist() == [8.0] * 4
     latents = parts.autoencoder.encode(made.first[:, None]).mode()[:, 0].permute(0, 3, 1, 2)
-    torch.testing.assert_close(spy.conditions["extra"], first_frame_input(latents, 3))
+    torch.testing.assert_close(spy.conditions["extra"], first_frame_input(latents, 3, "latents"))
     assert spy.conditions["skip_temporal"] is False
 
 

@@ -193,6 +193,7 @@ OTHER = {
     "shapes": ["heart"],
     "pairs": 0.0,
     "cameras": 0.0,
+    "pool": None,
     "workers": 0,
 }
 

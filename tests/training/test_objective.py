@@ -17,7 +17,14 @@ CPU = torch.device("cpu")
 
 
 def objective(schedule: NoiseSchedule | None = None, **changes) -> Objective:
-    given = {"prediction": "v", "first_timestep": None, "offset_noise": 0.0, "stratified": False, "device": CPU}
+    given = {
+        "prediction": "v",
+        "first_timestep": None,
+        "offset_noise": 0.0,
+        "stratified": False,
+        "shift": 1.0,
+        "device": CPU,
+    }
     return Objective(schedule or cosine(timesteps=1000, zero_terminal_snr=True), **given | changes)
 
 
@@ -64,6 +71,14 @@ def test_timesteps_cover_the_range_up_to_the_start(stratified: bool) -> None:
     assert torch.equal(t, t.round())
     counts = torch.histc(t, bins=10, min=-0.5, max=499.5)
     assert counts.min() >= (399 if stratified else 320)
+
+
+def test_a_shift_draws_noisy_timesteps_more_often() -> None:
+    x0 = torch.zeros(4000, 1, 1, 1, 1)
+    t = objective(first_timestep=499, stratified=True, shift=3.0).draw(x0, draws()).t
+    assert (float(t.min()), float(t.max())) == (0, 499)
+    # the place u = 1/2 goes to 3/4
+    assert abs(float((t >= 375).float().mean()) - 0.5) < 0.01
     assert (counts.max() <= 401) == stratified
 
 
