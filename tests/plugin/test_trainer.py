@@ -101,7 +101,6 @@ def test_settings_by_name_and_changed_by_a_function(build, models, tmp_path) -> 
     assert settings.data.model_dump() == {
         "kind": "files",
         "path": str(tmp_path),
-        "pool": None,
         "workers": 0,
         "cache": None,
         "held_out": 1,
