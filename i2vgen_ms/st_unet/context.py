@@ -1,15 +1,52 @@
-"""Context builders: what the cross-attention layers look at, `b n d`, made from what the encoders gave.
+"""The context: what the cross-attention layers look at, `b n d`, made from what the encoders gave.
 
-One signature: `(text: b n d | None, image: b 1 d | None) -> b n d`. A builder knows nothing of the encoders.
+Builders have one signature: `(text: b n d | None, image: b 1 d | None) -> b n d`. They know nothing of the encoders.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2vgen_ms.errors import ArgumentError
+
+
+class Looking(Protocol):
+    """A layer that looks at the context, and says which keys and values it makes of it."""
+
+    def keys_values(self, context: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+class Context:
+    """Tokens `b n d` that stay the same for a whole video, with what each layer makes of them.
+
+    That is computed when the layer first runs, wherever its weights are then, and kept as long as this object.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.tokens = tokens
+        self._made: dict[Looking, tuple[Tensor, Tensor]] = {}
+
+    def of(self, layer: Looking) -> tuple[Tensor, Tensor]:
+        """The layer's keys and values of the tokens."""
+        if layer not in self._made:
+            self._made[layer] = layer.keys_values(self.tokens)
+        return self._made[layer]
+
+
+class Prepared(NamedTuple):
+    """What a network is told beside latents and time: the embedding `b e` of the frame rate, and the context."""
+
+    rate: Tensor | None
+    context: Tensor | Context
+
+    @property
+    def items(self) -> int:
+        """How many conditions there are."""
+        return len(self.context.tokens if isinstance(self.context, Context) else self.context)
 
 
 def _required(value: Tensor | None, what: str) -> Tensor:

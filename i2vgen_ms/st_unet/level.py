@@ -6,20 +6,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from i2vgen_ms.st_unet.context import Context
 from i2vgen_ms.st_unet.residual import ResidualBlock
+from i2vgen_ms.st_unet.transformer import SpatialTransformer
 
 
 class Stage(nn.Module):
     """A residual block and, on levels that have it, attention within frames and over frames."""
 
-    def __init__(self, residual: ResidualBlock, spatial: nn.Module | None, temporal: nn.Module | None) -> None:
+    def __init__(self, residual: ResidualBlock, spatial: SpatialTransformer | None, temporal: nn.Module | None) -> None:
         super().__init__()
         self.residual, self.spatial, self.temporal = residual, spatial, temporal
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Tensor, shared: Any, skip_temporal: bool) -> Tensor:
-        x = self.residual(x, embedding, skip_temporal)
+    def forward(
+        self, x: Tensor, embedding: Tensor, context: Tensor | Context, shared: Any, skip_temporal: bool
+    ) -> Tensor:
+        """`x: b f h w c` and `embedding: b e`, or more rows, of which the first count.
+
+        Of a context `(g b) n d`, g conditions an item, the result is `(g b) f h w c` if the stage looks at it.
+        """
+        x = self.residual(x, embedding[: len(x)], skip_temporal)
         if self.spatial is not None:
-            x = self.spatial(x, context)
+            x = self.spatial(x, context.of(self.spatial) if isinstance(context, Context) else context)
         if self.temporal is not None and not skip_temporal:
             x = self.temporal(x, shared)
         return x

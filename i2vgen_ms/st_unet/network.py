@@ -8,7 +8,7 @@ that is the schedule's business). It knows nothing of prompts, pictures, sampler
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.st_unet.context import Context, Prepared
 from i2vgen_ms.st_unet.embedding import NumberEmbedding
 from i2vgen_ms.st_unet.level import Level, Stage
 from i2vgen_ms.st_unet.resample import Downsample, Upsample
@@ -202,6 +203,7 @@ class SpatioTemporalUNet(nn.Module):
         image: Tensor | None = None,
         fps: Tensor | None = None,
         extra: Tensor | None = None,
+        prepared: Prepared | None = None,
         skip_temporal: bool = False,
     ) -> Tensor:
         """The model output for noisy latents.
@@ -209,16 +211,21 @@ class SpatioTemporalUNet(nn.Module):
         Args:
             x: noisy latents `b c f h w`.
             t: timesteps `b`, whole or not.
-            text: text tokens `b n d`; image: an image vector `b 1 d`; which of them is needed is the context builder's
-                choice.
+            text: text tokens `(g b) n d`; image: an image vector `(g b) 1 d`; which of them is needed is the context
+                builder's choice. With g > 1 each item is seen under g conditions, the b items under the first of them
+                first; what comes before the first look at the context is computed once for all of them.
             fps: frame rates `b`, needed if the network is conditioned on them.
             extra: further inputs `b e f h w`, needed if `extra_channels` > 0.
+            prepared: what `prepare` made, in place of text, image and fps.
             skip_temporal: leave out everything that mixes frames (training on single images).
-        Returns: `b out f h w` in the dtype of x.
+        Returns: `(g b) out f h w` in the dtype of x.
         Raises: ArgumentError for a missing condition or a size that the levels cannot halve and double.
         """
-        self._check(x, fps, extra)
-        embedding, context = self._conditions(t, text, image, fps, frames=x.shape[2])
+        if prepared is None:
+            prepared = Prepared(*self._conditions(text, image, fps))
+        rate, context = prepared
+        self._check(x, extra, prepared.items)
+        embedding = self._embedding(t, rate, prepared.items // len(x))
         shared = self.temporal_shared(x.shape[2]) if self.temporal_shared is not None else None
 
         inputs = x if extra is None else torch.cat([x, extra.to(x)], dim=1)
@@ -248,26 +255,40 @@ class SpatioTemporalUNet(nn.Module):
         y = self.head(self.head_norm(alive.pop(), silu=True))
         return rearrange(y, "b f h w c -> b c f h w").to(x.dtype)
 
-    def _conditions(
-        self, t: Tensor, text: Tensor | None, image: Tensor | None, fps: Tensor | None, *, frames: int
-    ) -> tuple[Tensor, Tensor]:
-        """The embedding `b e`, past the SiLU that every residual block begins with, and the context `(b f) n d`."""
-        embedding = self.time_embedding(t)
-        if self.fps_embedding is not None:
-            embedding = embedding + self.fps_embedding(fps)
-        tokens = self.context(
-            text if text is None else text.to(self.dtype), image if image is None else image.to(self.dtype)
-        )
-        return F.silu(embedding), tokens.repeat_interleave(frames, dim=0)
+    def prepare(
+        self, *, text: Tensor | None = None, image: Tensor | None = None, fps: Tensor | None = None, **others: Any
+    ) -> dict[str, Any]:
+        """Arguments of `forward` in place of these, for the many steps of a video: what does not change is kept.
 
-    def _check(self, x: Tensor, fps: Tensor | None, extra: Tensor | None) -> None:
+        That is the context, the frame rate's embedding, and each cross-attention's keys and values, which are computed
+        in the first forward, so that streamed weights are no problem. They take 2 (g b) n numbers for every channel of
+        every cross-attention: at full size 8 MB for both branches' 77 text tokens in fp16, 0.4 MB for 4 image tokens.
+        """
+        rate, context = self._conditions(text, image, fps)
+        return {"prepared": Prepared(rate, Context(context)), **others}
+
+    def _conditions(
+        self, text: Tensor | None, image: Tensor | None, fps: Tensor | None
+    ) -> tuple[Tensor | None, Tensor]:
+        """The embedding `b e` of the frame rate, and the context `(g b) n d`."""
+        if self.fps_embedding is not None and fps is None:
+            raise ArgumentError("this network is conditioned on the frame rate: give fps")
+        tokens = self.context(*(None if one is None else one.to(self.dtype) for one in (text, image)))
+        return None if self.fps_embedding is None else self.fps_embedding(fps), tokens
+
+    def _embedding(self, t: Tensor, rate: Tensor | None, groups: int) -> Tensor:
+        """Of time and frame rate, `(g b) e`, past the SiLU that every residual block begins with."""
+        embedding = self.time_embedding(t)
+        return F.silu(embedding if rate is None else embedding + rate).repeat(groups, 1)
+
+    def _check(self, x: Tensor, extra: Tensor | None, items: int) -> None:
         if x.ndim != 5 or x.shape[1] != self.latent_channels:
             raise ArgumentError(f"latents must be b {self.latent_channels} f h w, not {tuple(x.shape)}")
+        if items % len(x):
+            raise ArgumentError(f"a batch of {len(x)} needs as many conditions, or a multiple, not {items}")
         if (extra is None) != (self.extra_channels == 0):
             have = "none" if extra is None else tuple(extra.shape)
             raise ArgumentError(f"this network takes {self.extra_channels} extra input channels; given: {have}")
-        if self.fps_embedding is not None and fps is None:
-            raise ArgumentError("this network is conditioned on the frame rate: give fps")
         if not self.takes(*x.shape[3:]):
             raise ArgumentError(
                 f"latents of {x.shape[3]}x{x.shape[4]} (rows x columns) cannot be halved {self.level_count - 1} times; "
@@ -276,5 +297,12 @@ class SpatioTemporalUNet(nn.Module):
 
 
 def _joined(alive: list[Tensor]) -> Tensor:
-    """What came up and the skip that waits for it, side by side; the list holds neither afterwards."""
-    return torch.cat([alive.pop(), alive.pop()], dim=-1)
+    """What came up and the skip that waits for it, side by side; the list holds neither afterwards.
+
+    A skip from before the context tells groups of items apart is beside each of them.
+    """
+    y, skip = alive.pop(), alive.pop()
+    if len(skip) == len(y):
+        return torch.cat([y, skip], dim=-1)
+    apart = y.unflatten(0, (-1, len(skip)))
+    return torch.cat([apart, skip.expand(len(apart), *skip.shape)], dim=-1).flatten(0, 1)

@@ -17,11 +17,15 @@ from i2vgen_ms.tensors.ops import Ops
 TRANSFORMER_NORM_EPS = 1e-6
 
 
+# Keys and values, each `... n heads d`.
+KeysValues = tuple[Tensor, Tensor]
+
+
 class Attention(nn.Module):
     """Multi-head attention: projections without bias to heads, attention, a projection back.
 
-    forward(x, context, attend): `x ... c` asks, `context ... d` answers; attend maps q, k, v to their outcome, all
-    `... heads d`.
+    forward(x, context, attend): `x ... c` asks, `context ... d` answers, or the keys and values of it; attend maps q,
+    k, v to their outcome, all `... heads d`.
     """
 
     def __init__(self, channels: int, context_channels: int, *, heads: int, head_channels: int) -> None:
@@ -33,10 +37,19 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_channels, inner, bias=False)
         self.to_out = nn.Linear(inner, channels)
 
-    def forward(self, x: Tensor, context: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        q, k, v = (rearrange(t, "... (heads d) -> ... heads d", heads=self.heads) for t in (q, k, v))
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """Of `context ... d`."""
+        return self._heads(self.to_k(context)), self._heads(self.to_v(context))
+
+    def forward(
+        self, x: Tensor, context: Tensor | KeysValues, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        q = self._heads(self.to_q(x))
+        k, v = context if isinstance(context, tuple) else self.keys_values(context)
         return self.to_out(rearrange(attend(q, k, v), "... heads d -> ... (heads d)"))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return rearrange(x, "... (heads d) -> ... heads d", heads=self.heads)
 
 
 class FeedForward(nn.Module):
@@ -66,11 +79,20 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(channels, ops=ops)
 
     def forward(
-        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], context: Tensor | None = None
+        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], context: KeysValues | None = None
     ) -> Tensor:
-        """`x ... c`; without a context the second attention looks at x too."""
+        """`x ... c`; without a context's keys and values the second attention looks at x too."""
+        return self.after(self.before(x, attend), attend, context)
+
+    def before(self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+        """The first attention alone, which no context reaches."""
         y = self.norm1(x)
-        x = x + self.attention1(y, y, attend)
+        return x + self.attention1(y, y, attend)
+
+    def after(
+        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], context: KeysValues | None
+    ) -> Tensor:
+        """What `before` leaves to be done."""
         y = self.norm2(x)
         x = x + self.attention2(y, y if context is None else context, attend)
         return x + self.feed_forward(self.norm3(x))
@@ -92,12 +114,36 @@ class SpatialTransformer(nn.Module):
         )
         self.project_out = nn.Linear(inner, channels)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """`x: b f h w c`, `context: (b f) n d`."""
-        tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> (b f) (h w) c")
-        tokens = self.ops.in_parts(self._attend, tokens, context, axis=0)
-        return x + self.project_out(rearrange(tokens, "(b f) (h w) c -> b f h w c", b=x.shape[0], h=x.shape[2]))
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """All that this layer makes of the context `b n d`."""
+        return self.block.attention2.keys_values(context)
 
-    def _attend(self, tokens: Tensor, context: Tensor) -> Tensor:
-        out: Tensor = self.block(tokens, self.ops.attention, context)
+    def forward(self, x: Tensor, context: Tensor | KeysValues) -> Tensor:
+        """`x: b f h w c` and the context `(g b) n d`, or its keys and values, in g groups; gives `(g b) f h w c`.
+
+        With several groups what comes before the context is computed once for all, and repeated then.
+        """
+        if not isinstance(context, tuple):
+            context = self.keys_values(context)
+        groups = len(context[0]) // len(x)
+        tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> (b f) (h w) c")
+        # Every frame of an item looks at the same: a view where there is one item.
+        k, v = (one.unsqueeze(1).expand(-1, x.shape[1], -1, -1, -1).flatten(0, 1) for one in context)
+        if groups == 1:
+            tokens = self.ops.in_parts(self._whole, tokens, k, v, axis=0)
+        else:
+            tokens = self.ops.in_parts(self._before, tokens, axis=0).repeat(groups, 1, 1)
+            x = x.repeat(groups, 1, 1, 1, 1)
+            tokens = self.ops.in_parts(self._after, tokens, k, v, axis=0)
+        y = self.project_out(rearrange(tokens, "(b f) (h w) c -> b f h w c", b=len(x), h=x.shape[2]))
+        return x + y
+
+    def _whole(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out: Tensor = self.block(tokens, self.ops.attention, (k, v))
         return out
+
+    def _before(self, tokens: Tensor) -> Tensor:
+        return self.block.before(tokens, self.ops.attention)
+
+    def _after(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.block.after(tokens, self.ops.attention, (k, v))
