@@ -22,8 +22,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, groups: int, ops: Ops) -> None:
         super().__init__()
-        self.peak_channels = max(3 * in_channels, in_channels + 3 * out_channels)
-        """The most channels alive at once: the input, and a normalisation that keeps two copies beside its own."""
+        self.ops = ops
+        self.peak_channels = max(3 * in_channels, in_channels + 4 * out_channels)
+        """The most channels alive at once: the input, and a normalisation that keeps three copies beside its own."""
         self.norm1 = norm(in_channels, groups=groups, ops=ops)
         self.conv1 = SpatialConvolution(in_channels, out_channels, ops=ops)
         self.norm2 = norm(out_channels, groups=groups, ops=ops)
@@ -32,10 +33,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm1(x, silu=True)
-        h = self.conv1(h)
-        h = self.norm2(h, silu=True)
-        h = self.conv2(h)
-        return self.shortcut(x) + h
+        h = self.conv1(h, bias=False)
+        h = self.norm2(h, silu=True, shift=self.conv1.bias)
+        h = self.conv2(h, bias=False)
+        return self.ops.add(self.shortcut(x), h, self.conv2.bias)
 
 
 class SelfAttention(nn.Module):
@@ -54,7 +55,7 @@ class SelfAttention(nn.Module):
         b, f, h, w, c = x.shape
         tokens = rearrange(self.norm(x), "b f h w c -> (b f) (h w) 1 c")
         y = self.ops.attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
-        return x + self.to_out(y).reshape(b, f, h, w, c)
+        return self.ops.add(x, self.to_out(y).reshape(b, f, h, w, c))
 
 
 class Middle(nn.Module):

@@ -31,7 +31,9 @@ class Level(nn.Module):
         super().__init__()
         widths = [in_channels, *[out_channels] * blocks]
         members = [ResidualBlock(i, o, groups=groups, ops=ops) for i, o in pairwise(widths)]
-        self.peak_channels = max(block.peak_channels for block in members)
+        # Who calls keeps this level's input until the last block is done.
+        peaks = [block.peak_channels + (in_channels if i else 0) for i, block in enumerate(members)]
+        self.peak_channels = max(peaks)
         """The most channels alive at once in the blocks of this level."""
         self.blocks = nn.ModuleList(members)
         self.step = step(out_channels, ops=ops) if step is not None else nn.Identity()

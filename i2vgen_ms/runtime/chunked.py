@@ -14,30 +14,46 @@ from i2vgen_ms.tensors import ops
 
 # Bytes of the largest intermediate result. Large enough that every part keeps the whole chip busy.
 LIMIT = 256 * 2**20
-# What a transformer block makes of its input for a moment, in the input's size: the gated feed-forward's first layer.
-BLOCK_ACTIVATIONS = 8
+# The same for a transformer block, and what it makes of its input for a moment, in the input's size: both layers of the
+# gated feed-forward, and what they are between.
+BLOCK_LIMIT, BLOCK_ACTIVATIONS = 768 * 2**20, 14
 
 
 def group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, per_frame: bool, silu: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    per_frame: bool,
+    silu: bool = False,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """`ops.group_norm`, some groups at a time, as they are independent, written to `b f h w c` at once."""
     count = max(1, min(groups, LIMIT // max(1, x.nbytes // groups)))
     if count >= groups:
-        return ops.group_norm(x, weight, bias, groups=groups, eps=eps, per_frame=per_frame, silu=silu)
+        return ops.group_norm(x, weight, bias, groups=groups, eps=eps, per_frame=per_frame, silu=silu, shift=shift)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     width = x.shape[-1] // groups
     for first in range(0, groups, count):
         last = min(groups, first + count)
         part = slice(first * width, last * width)
         out[..., part] = ops.group_norm(
-            x[..., part], weight[part], bias[part], groups=last - first, eps=eps, per_frame=per_frame, silu=silu
+            x[..., part],
+            weight[part],
+            bias[part],
+            groups=last - first,
+            eps=eps,
+            per_frame=per_frame,
+            silu=silu,
+            shift=None if shift is None else shift[..., part],
         )
     return out
 
 
 def conv_spatial(
-    x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
 ) -> Tensor:
     """`ops.conv_spatial`; a large one in fp32 some rows at a time, with the rows beside them that the kernel sees.
 
@@ -57,15 +73,15 @@ def conv_spatial(
 
 
 def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
-    """`ops.in_parts`, some places along the axis at a time."""
-    first = inputs[0]
-    count = max(1, LIMIT // (BLOCK_ACTIVATIONS * max(1, first.nbytes // first.shape[axis])))
-    if count >= first.shape[axis]:
+    """`ops.in_parts`, some places along the axis at a time; the parts are about equally long."""
+    size = inputs[0].shape[axis]
+    most = max(1, BLOCK_LIMIT // (BLOCK_ACTIVATIONS * max(1, inputs[0].nbytes // size)))
+    if most >= size:
         return function(*inputs)
-    out = torch.empty_like(first)
-    for start in range(0, first.shape[axis], count):
-        length = min(count, first.shape[axis] - start)
-        out.narrow(axis, start, length).copy_(function(*(one.narrow(axis, start, length) for one in inputs)))
+    out = torch.empty_like(inputs[0])
+    parts = -(-size // most)
+    for part in zip(*(one.tensor_split(parts, axis) for one in inputs), out.tensor_split(parts, axis), strict=True):
+        function(*part[:-1], out=part[-1])
     return out
 
 

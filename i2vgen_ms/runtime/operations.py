@@ -6,14 +6,14 @@ It knows devices and which operations there are; what they compute stands in ten
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from i2vgen_ms.runtime import chunked
+from i2vgen_ms.runtime import chunked, convolution
 from i2vgen_ms.tensors import attention, ops
 from i2vgen_ms.tensors.ops import Ops
 
@@ -35,6 +35,7 @@ def _cuda(device: torch.device) -> Ops:
     plain = Ops(
         group_norm=chunked.group_norm,
         conv_spatial=chunked.conv_spatial,
+        conv_temporal=convolution.conv_temporal,
         feed_forward=chunked.feed_forward,
         in_parts=chunked.in_parts,
     )
@@ -50,8 +51,10 @@ def _cuda(device: torch.device) -> Ops:
 
 def _fused(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels import frame_attention
+    from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.geglu import feed_forward
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
+    from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
 
     def over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if frame_attention.takes(q, k, v):
@@ -61,7 +64,12 @@ def _fused(plain: Ops) -> Ops:
     return replace(
         plain,
         group_norm=group_norm,
-        feed_forward=partial(chunked.feed_forward, layer=feed_forward),
+        layer_norm=layer_norm,
+        add=add,
+        add_layer_norm=add_layer_norm,
+        conv_spatial=convolution.bias_apart(plain.conv_spatial, add_bias_),
+        conv_temporal=convolution.bias_apart(plain.conv_temporal, add_bias_),
+        feed_forward=feed_forward,
         frame_attention=over_frames,
     )
 
@@ -76,17 +84,27 @@ def check(fused: Ops, device: torch.device) -> None:
     def numbers(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
-    x, weight, bias = numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
+    x, y, weight, bias = numbers(1, 3, 5, 7, 64), numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
     frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
     layer = numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)
-    norm: Callable[[Callable[..., Tensor]], Tensor] = lambda one: one(  # noqa: E731
-        x, weight, bias, groups=32, eps=1e-5, per_frame=False, silu=True
-    )
+    kernel = numbers(64, 64, 3, 1)
+    norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
+    # Not with cuDNN's choice of TF32, which it makes for one kernel and not for another.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        convolved = fused.conv_temporal(x, kernel, bias), ops.conv_temporal(x, kernel, bias)
     pairs = {
-        "group_norm": (norm(fused.group_norm), norm(ops.group_norm)),
-        "attention over frames": (fused.attend_over_frames(*frames), attention.over_frames(attention.math, *frames)),
-        "feed_forward": (fused.feed_forward(x, *layer), ops.feed_forward(x, *layer)),
+        name: (getattr(fused, name)(*given, **options), getattr(ops, name)(*given, **options))
+        for name, given, options in (
+            ("group_norm", (x, weight, bias), norm),
+            ("layer_norm", (x, weight, bias), {}),
+            ("add", (x, y, bias), {}),
+            ("feed_forward", (x, *layer), {}),
+        )
     }
+    both = zip(fused.add_layer_norm(x, y, weight, bias), ops.add_layer_norm(x, y, weight, bias), strict=True)
+    pairs |= {f"add_layer_norm ({what})": pair for what, pair in zip(("sum", "norm"), both, strict=True)}
+    pairs["conv_temporal"] = convolved
+    pairs["attention over frames"] = fused.attend_over_frames(*frames), attention.over_frames(attention.math, *frames)
     for name, (ours, wanted) in pairs.items():
         error = float((ours - wanted).norm() / wanted.norm())
         if not error <= TOLERANCE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution, TemporalConvolution
@@ -19,19 +18,20 @@ class TemporalConvolutions(nn.Module):
 
     def __init__(self, channels: int, *, norm_groups: int, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.norms = nn.ModuleList(
             GroupNorm(channels, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=False, ops=ops) for _ in range(4)
         )
         self.convolutions = nn.ModuleList(TemporalConvolution(channels, channels, ops=ops) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x
+        y, bias = x, None
         for index, (norm, convolution) in enumerate(zip(self.norms, self.convolutions, strict=True)):
-            y = norm(y, silu=True)
+            y = norm(y, silu=True, shift=bias)
             if index:
                 y = F.dropout(y, TEMPORAL_DROPOUT, self.training)
-            y = convolution(y)
-        return x + y
+            y, bias = convolution(y, bias=False), convolution.bias
+        return self.ops.add(x, y, bias)
 
 
 class ResidualBlock(nn.Module):
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
         ops: Ops,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.ops = dropout, ops
         self.norm_in = GroupNorm(in_channels, groups=norm_groups, eps=RESIDUAL_NORM_EPS, per_frame=True, ops=ops)
         self.conv_in = SpatialConvolution(in_channels, out_channels, ops=ops)
         self.embedding = nn.Linear(embedding_channels, out_channels)
@@ -59,8 +59,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, skip_temporal: bool) -> Tensor:
         """`x: b f h w c`, `embedding: b e` after its SiLU; skip_temporal leaves the convolutions along frames out."""
-        y = self.conv_in(self.norm_in(x, silu=True))
-        y = y + rearrange(self.embedding(embedding), "b c -> b 1 1 1 c")
-        y = F.dropout(self.norm_out(y, silu=True), self.dropout, self.training)
-        y = self.skip(x) + self.conv_out(y)
+        y = self.conv_in(self.norm_in(x, silu=True), bias=False)
+        y = self.norm_out(y, silu=True, shift=self.embedding(embedding) + self.conv_in.bias)
+        y = F.dropout(y, self.dropout, self.training)
+        y = self.ops.add(self.skip(x), self.conv_out(y, bias=False), self.conv_out.bias)
         return y if skip_temporal else self.temporal(y)

@@ -39,11 +39,10 @@ class TemporalTransformer(nn.Module):
     def forward(self, x: Tensor, shared: None = None) -> Tensor:
         tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> b f (h w) c")
         tokens = self.ops.in_parts(self._attend, tokens, axis=2)
-        return x + self.project_out(rearrange(tokens, "b f (h w) c -> b f h w c", h=x.shape[2]))
+        return self.ops.add(x, self.project_out(rearrange(tokens, "b f (h w) c -> b f h w c", h=x.shape[2])))
 
-    def _attend(self, tokens: Tensor) -> Tensor:
-        out: Tensor = self.block(tokens, self.ops.attend_over_frames)
-        return out
+    def _attend(self, tokens: Tensor, *, out: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.block(tokens, self.ops.attend_over_frames, out=out))
 
 
 class FramePositions(NamedTuple):
@@ -86,7 +85,7 @@ class RotaryAttention(nn.Module):
 
     def __init__(self, channels: int, *, heads: int, norm_groups: int, ops: Ops) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.ops = heads, ops
         # published: this norm has torch's default epsilon, unlike the transformers'.
         self.norm = GroupNorm(channels, groups=norm_groups, eps=1e-5, per_frame=False, ops=ops)
         self.to_qkv = nn.Linear(channels, 3 * channels)
@@ -102,7 +101,7 @@ class RotaryAttention(nn.Module):
         angles = shared.angles.to(q.dtype)
         q, k = apply_rotary_emb(angles, q), apply_rotary_emb(angles, k)
         out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=shared.bias.to(q.dtype))
-        return x + self.to_out(rearrange(out, "b (h w) heads f d -> b f h w (heads d)", h=x.shape[2]))
+        return self.ops.add(x, self.to_out(rearrange(out, "b (h w) heads f d -> b f h w (heads d)", h=x.shape[2])))
 
 
 class RotaryTemporalBlock(nn.Module):

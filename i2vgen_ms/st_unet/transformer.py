@@ -6,6 +6,7 @@ A block is given two functions of attention: over what, and with which context, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -71,6 +72,7 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, channels: int, *, context_channels: int, heads: int, head_channels: int, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.norm1 = LayerNorm(channels, ops=ops)
         self.attention1 = Attention(channels, channels, heads=heads, head_channels=head_channels)
         self.norm2 = LayerNorm(channels, ops=ops)
@@ -79,23 +81,46 @@ class TransformerBlock(nn.Module):
         self.feed_forward = FeedForward(channels, ops=ops)
 
     def forward(
-        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], context: KeysValues | None = None
+        self,
+        x: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        context: KeysValues | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
-        """`x ... c`; without a context's keys and values the second attention looks at x too."""
-        return self.after(self.before(x, attend), attend, context)
+        """`x ... c`, put into `out` if given; without a context's keys and values the second attention looks at x."""
+        y = self.norm1(x)
+        x, y = self.norm2.of_sum(x, self.attention1(y, y, attend))
+        return self._rest(x, y, attend, context, out)
 
-    def before(self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    def before(
+        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], *, out: Tensor | None = None
+    ) -> Tensor:
         """The first attention alone, which no context reaches."""
         y = self.norm1(x)
-        return x + self.attention1(y, y, attend)
+        return self.ops.add(x, self.attention1(y, y, attend), out=out)
 
     def after(
-        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], context: KeysValues | None
+        self,
+        x: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        context: KeysValues,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
         """What `before` leaves to be done."""
-        y = self.norm2(x)
-        x = x + self.attention2(y, y if context is None else context, attend)
-        return x + self.feed_forward(self.norm3(x))
+        return self._rest(x, self.norm2(x), attend, context, out)
+
+    def _rest(
+        self,
+        x: Tensor,
+        y: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        context: KeysValues | None,
+        out: Tensor | None,
+    ) -> Tensor:
+        x, y = self.norm3.of_sum(x, self.attention2(y, y if context is None else context, attend))
+        return self.ops.add(x, self.feed_forward(y), out=out)
 
 
 class SpatialTransformer(nn.Module):
@@ -136,14 +161,13 @@ class SpatialTransformer(nn.Module):
             x = x.repeat(groups, 1, 1, 1, 1)
             tokens = self.ops.in_parts(self._after, tokens, k, v, axis=0)
         y = self.project_out(rearrange(tokens, "(b f) (h w) c -> b f h w c", b=len(x), h=x.shape[2]))
-        return x + y
+        return self.ops.add(x, y)
 
-    def _whole(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out: Tensor = self.block(tokens, self.ops.attention, (k, v))
-        return out
+    def _whole(self, tokens: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.block(tokens, self.ops.attention, (k, v), out=out))
 
-    def _before(self, tokens: Tensor) -> Tensor:
-        return self.block.before(tokens, self.ops.attention)
+    def _before(self, tokens: Tensor, *, out: Tensor | None = None) -> Tensor:
+        return self.block.before(tokens, self.ops.attention, out=out)
 
-    def _after(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.block.after(tokens, self.ops.attention, (k, v))
+    def _after(self, tokens: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None) -> Tensor:
+        return self.block.after(tokens, self.ops.attention, (k, v), out=out)

@@ -12,7 +12,10 @@ from i2vgen_ms.tensors.ops import Ops
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation of `b f h w c`; per frame, or over all frames of a video."""
+    """Group normalisation of `b f h w c`; per frame, or over all frames of a video.
+
+    forward(x, silu, shift): SiLU after it if asked; shift `c` or `b c` is added to x first.
+    """
 
     def __init__(self, channels: int, *, groups: int, eps: float, per_frame: bool, ops: Ops) -> None:
         super().__init__()
@@ -20,9 +23,16 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, *, silu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, *, silu: bool = False, shift: Tensor | None = None) -> Tensor:
         return self.ops.group_norm(
-            x, self.weight, self.bias, groups=self.groups, eps=self.eps, per_frame=self.per_frame, silu=silu
+            x,
+            self.weight,
+            self.bias,
+            groups=self.groups,
+            eps=self.eps,
+            per_frame=self.per_frame,
+            silu=silu,
+            shift=shift,
         )
 
 
@@ -38,9 +48,16 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.ops.layer_norm(x, self.weight, self.bias)
 
+    def of_sum(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """`x + y`, and its normalisation."""
+        return self.ops.add_layer_norm(x, y, self.weight, self.bias)
+
 
 class _Convolution(nn.Module):
-    """Weight `o i kh kw` and bias `o`, initialised as torch's convolutions are."""
+    """Weight `o i kh kw` and bias `o`, initialised as torch's convolutions are.
+
+    forward(x, bias): without its bias where the caller adds it to what comes next, which reads every value anyway.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], ops: Ops) -> None:
         super().__init__()
@@ -66,8 +83,10 @@ class SpatialConvolution(_Convolution):
         super().__init__(in_channels, out_channels, (kernel, kernel), ops)
         self.stride, self.padding = stride, padding
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ops.conv_spatial(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+    def forward(self, x: Tensor, *, bias: bool = True) -> Tensor:
+        return self.ops.conv_spatial(
+            x, self.weight, self.bias if bias else None, stride=self.stride, padding=self.padding
+        )
 
 
 class TemporalConvolution(_Convolution):
@@ -76,5 +95,5 @@ class TemporalConvolution(_Convolution):
     def __init__(self, in_channels: int, out_channels: int, *, ops: Ops) -> None:
         super().__init__(in_channels, out_channels, (3, 1), ops)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ops.conv_temporal(x, self.weight, self.bias)
+    def forward(self, x: Tensor, *, bias: bool = True) -> Tensor:
+        return self.ops.conv_temporal(x, self.weight, self.bias if bias else None)

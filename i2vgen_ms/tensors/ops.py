@@ -20,12 +20,23 @@ Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, per_frame: bool, silu: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    per_frame: bool,
+    silu: bool = False,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """Group normalisation (Wu and He 2018) of `x: b f h w c` over channel groups, then SiLU if asked.
 
-    per_frame: statistics of each frame on its own; otherwise of all frames of a video together.
+    per_frame: statistics of each frame on its own; otherwise of all frames of a video together. shift: `c` or `b c`,
+    what x still lacks: it is added first.
     """
+    if shift is not None:
+        x = x + shift.reshape(-1, 1, 1, 1, shift.shape[-1])
     pattern = "b f h w c -> (b f) c h w" if per_frame else "b f h w c -> b c f (h w)"
     y = F.group_norm(rearrange(x, pattern), groups, weight, bias, eps)
     y = F.silu(y) if silu else y
@@ -39,15 +50,29 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) ->
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
+def add(x: Tensor, y: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
+    """`x + y + bias`, the bias `c` along the last axis; the result is put into `out` if that is given."""
+    total = x + y
+    if bias is not None:
+        total += bias
+    return total if out is None else out.copy_(total)
+
+
+def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """`x + y`, and the layer normalisation of it."""
+    total = x + y
+    return total, layer_norm(total, weight, bias, eps=eps)
+
+
 def conv_spatial(
-    x: Tensor, weight: Tensor, bias: Tensor, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
 ) -> Tensor:
     """A convolution of each frame of `x: b f h w c` with `weight: o i kh kw`; padding is (rows, columns)."""
     y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), weight, bias, stride=stride, padding=padding)
     return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
 
 
-def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution along the frames of `x: b f h w c` with `weight: o i k 1`, k odd, same number of frames."""
     y = F.conv2d(rearrange(x, "b f h w c -> b c f (h w)"), weight, bias, padding=(weight.shape[2] // 2, 0))
     return rearrange(y, "b c f (h w) -> b f h w c", h=x.shape[2])
@@ -67,7 +92,8 @@ def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tens
 def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
     """`function(*inputs)`, whose output has the first input's shape, and of which no place along `axis` sees another.
 
-    So it may be computed some places at a time; here it is computed at once.
+    So it may be computed some places at a time; here it is computed at once. The function takes `out` as well: where
+    to put its result, for one that is done in parts.
     """
     return function(*inputs)
 
@@ -80,6 +106,8 @@ class Ops:
     frame_attention: Attention | None = None
     group_norm: Callable[..., Tensor] = group_norm
     layer_norm: Callable[..., Tensor] = layer_norm
+    add: Callable[..., Tensor] = add
+    add_layer_norm: Callable[..., tuple[Tensor, Tensor]] = add_layer_norm
     conv_spatial: Callable[..., Tensor] = conv_spatial
     conv_temporal: Callable[..., Tensor] = conv_temporal
     feed_forward: Callable[..., Tensor] = feed_forward

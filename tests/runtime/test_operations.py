@@ -49,12 +49,21 @@ def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["group_norm", "feed_forward"])
+@pytest.mark.parametrize("name", ["group_norm", "layer_norm", "add", "conv_temporal", "feed_forward"])
 def test_what_differs_from_its_definition_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     wrong: Any = lambda *given, **options: 1.001 * getattr(Ops(), name)(*given, **options)  # noqa: E731
     monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, **{name: wrong}))
     with pytest.warns(FusedWarning, match=f"{name} differs from its definition by 1.0e-03"):
         assert table(CUDA).group_norm is chunked.group_norm
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_neither_a_wrong_sum_nor_its_wrong_norm_is_used(index: int) -> None:
+    def wrong(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(one * (1.001 if i == index else 1) for i, one in enumerate(Ops().add_layer_norm(*given)))
+
+    with pytest.raises(RuntimeError, match="add_layer_norm"):
+        check(Ops(add_layer_norm=wrong), HERE)
 
 
 def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch) -> None:

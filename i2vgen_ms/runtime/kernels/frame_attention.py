@@ -41,8 +41,13 @@ def _attend(
     FRAMES: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """softmax(q k^T scale) v for one head of one place; grid (place, head, video)."""
-    place, head, video = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2).to(tl.int64)
+    """softmax(q k^T scale) v for one head of one place; grid (place and head, video)."""
+    # Heads that lie side by side in memory are asked for side by side.
+    place, head, video = (
+        (tl.program_id(0) // heads).to(tl.int64),
+        tl.program_id(0) % heads,
+        tl.program_id(1).to(tl.int64),
+    )
     frame, column = tl.arange(0, FRAMES).to(tl.int64), tl.arange(0, WIDTH)
     there = (frame < frames)[:, None] & (column < width)[None, :]
     q += video * q_video + place * q_place + head * q_head
@@ -73,9 +78,10 @@ def over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     out = q.new_empty(q.shape)
     strides = [stride for t in (q, k, v) for stride in t.stride()[:4]]
     with torch.cuda.device_of(q):
-        _attend[(places, heads, videos)](
+        _attend[(places * heads, videos)](
             *(q, k, v, out, *strides, places, heads, frames, width, width**-0.5),
             FRAMES=max(16, triton.next_power_of_2(frames)),
             WIDTH=max(16, triton.next_power_of_2(width)),
+            num_warps=1 if frames <= 32 and width <= 64 else 4,
         )
     return out

@@ -13,9 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 # Channels and places of a tile; channels times the two bytes of fp16 make a whole memory line.
-COLUMNS, ROWS = 64, 64
-# Places that one program of the statistics reads at most.
-SPAN = 2048
+COLUMNS, ROWS = 64, 32
+# Places that one program of the statistics reads: at most, and so few that there are so many programs.
+SPAN, PROGRAMS = 2048, 2048
+# Values of a tile of the merge.
+MERGED = 8192
 
 
 @triton.jit
@@ -27,33 +29,36 @@ def _statistics(
     channels,
     splits,
     span,
+    blocks,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Mean and sum of squared differences of each channel over a span of places; grid (item, split, channel block)."""
-    item, split = tl.program_id(0).to(tl.int64), tl.program_id(1)
-    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    """Mean and sum of squared differences of each channel over a span of places; grid (split and block, item)."""
+    item, split = tl.program_id(1).to(tl.int64), tl.program_id(0) // blocks
+    column = (tl.program_id(0) % blocks) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (column < channels)[None, :]
     first = split * span
     last = tl.minimum(first + span, places)
-    count = 0.0
-    mean = tl.zeros((COLUMNS,), tl.float32)
-    square = tl.zeros((COLUMNS,), tl.float32)
-    for start in range(first, last, ROWS):
+    row = first + tl.arange(0, ROWS)
+    x += item * places * channels + column[None, :]
+    # Differences from the first tile's mean are small beside those that the squares are asked for, or they are a tile's
+    # share of them; so that the sums lose no digits, and are one for each lane until the end.
+    there = (row < last)[:, None] & inside
+    values = tl.load(x + row[:, None].to(tl.int64) * channels, mask=there, other=0.0).to(tl.float32)
+    centre = tl.sum(values, 0) / tl.minimum(last - first, ROWS).to(tl.float32)
+    apart = tl.where(there, values - centre[None, :], 0.0)
+    total, square = apart, apart * apart
+    for start in range(first + ROWS, last, ROWS):
         row = start + tl.arange(0, ROWS)
-        there = (row < last)[:, None] & (column < channels)[None, :]
-        values = tl.load(x + (item * places + row)[:, None] * channels + column[None, :], mask=there, other=0.0)
-        values = values.to(tl.float32)
-        rows = tl.minimum(last - start, ROWS).to(tl.float32)
-        tile = tl.sum(values, 0) / rows
-        apart = tl.where(there, values - tile[None, :], 0.0)
-        total = count + rows
-        shift = tile - mean
-        mean += shift * (rows / total)
-        square += tl.sum(apart * apart, 0) + shift * shift * (count * rows / total)
-        count = total
+        there = (row < last)[:, None] & inside
+        values = tl.load(x + row[:, None].to(tl.int64) * channels, mask=there, other=0.0).to(tl.float32)
+        apart = tl.where(there, values - centre[None, :], 0.0)
+        total += apart
+        square += apart * apart
+    shift = tl.sum(total, 0) / (last - first).to(tl.float32)
     place = (item * splits + split) * channels + column
-    tl.store(means + place, mean, mask=column < channels)
-    tl.store(squares + place, square, mask=column < channels)
+    tl.store(means + place, centre + shift, mask=column < channels)
+    tl.store(squares + place, tl.sum(square, 0) - shift * shift * (last - first).to(tl.float32), mask=column < channels)
 
 
 @triton.jit
@@ -62,6 +67,7 @@ def _merge(
     squares,
     weight,
     bias,
+    shift,
     scales,
     shifts,
     places,
@@ -69,7 +75,10 @@ def _merge(
     splits,
     span,
     width,
+    frames,
+    shift_stride,
     eps,
+    SHIFT: tl.constexpr,
     SPLITS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -77,7 +86,10 @@ def _merge(
     item, group = tl.program_id(0).to(tl.int64), tl.program_id(1)
     inside = tl.arange(0, WIDTH)
     column = group * width + inside
-    total = 0.0
+    more = tl.zeros((WIDTH,), tl.float32)
+    if SHIFT:
+        more += tl.load(shift + (item // frames) * shift_stride + column, mask=inside < width, other=0.0).to(tl.float32)
+    total = tl.sum(more)
     for start in range(0, splits, SPLITS):
         split = start + tl.arange(0, SPLITS)
         there = (split < splits)[:, None] & (inside < width)[None, :]
@@ -91,13 +103,13 @@ def _merge(
         there = (split < splits)[:, None] & (inside < width)[None, :]
         rows = tl.maximum(tl.minimum(places - split * span, span), 0).to(tl.float32)
         place = (item * splits + split)[:, None] * channels + column[None, :]
-        apart = tl.where(there, tl.load(means + place, mask=there, other=0.0) - mean, 0.0)
+        apart = tl.where(there, tl.load(means + place, mask=there, other=0.0) + more[None, :] - mean, 0.0)
         inner = tl.load(squares + place, mask=there, other=0.0)
         squared += tl.sum(inner / places + apart * apart * (rows / places)[:, None])
     scale = tl.load(weight + column, mask=inside < width, other=0.0).to(tl.float32) * tl.rsqrt(squared / width + eps)
-    shift = tl.load(bias + column, mask=inside < width, other=0.0).to(tl.float32) - mean * scale
+    offset = tl.load(bias + column, mask=inside < width, other=0.0).to(tl.float32) + (more - mean) * scale
     tl.store(scales + item * channels + column, scale, mask=inside < width)
-    tl.store(shifts + item * channels + column, shift, mask=inside < width)
+    tl.store(shifts + item * channels + column, offset, mask=inside < width)
 
 
 @triton.jit
@@ -108,14 +120,15 @@ def _apply(
     shifts,
     places,
     channels,
+    blocks,
     SILU: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """The result; grid (place block, channel block, item)."""
-    item = tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    """The result; grid (tile, item)."""
+    tile, item = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    row = (tile // blocks) * ROWS + tl.arange(0, ROWS)
+    column = (tile % blocks) * COLUMNS + tl.arange(0, COLUMNS)
     there = (row < places)[:, None] & (column < channels)[None, :]
     scale = tl.load(scales + item * channels + column, mask=column < channels, other=0.0)
     shift = tl.load(shifts + item * channels + column, mask=column < channels, other=0.0)
@@ -127,29 +140,47 @@ def _apply(
 
 
 def group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, per_frame: bool, silu: bool = False
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    groups: int,
+    eps: float,
+    per_frame: bool,
+    silu: bool = False,
+    shift: Tensor | None = None,
 ) -> Tensor:
-    """`tensors.ops.group_norm`, in three launches and beside the result almost no memory."""
+    """`tensors.ops.group_norm`, in three launches and beside the result almost no memory; the shift costs nothing."""
     x = x.contiguous()
     channels = x.shape[-1]
     items = x.shape[0] * x.shape[1] if per_frame else x.shape[0]
     places = x.numel() // (items * channels)
-    splits = triton.cdiv(places, SPAN)
     width, blocks = channels // groups, triton.cdiv(channels, COLUMNS)
+    span = _span(places, items * blocks)
+    splits = triton.cdiv(places, span)
+    wide = triton.next_power_of_2(width)
     means, squares = x.new_empty((2, items, splits, channels), dtype=torch.float32)
     scales, shifts = x.new_empty((2, items, channels), dtype=torch.float32)
+    added = bias if shift is None else shift.contiguous().expand(len(x), -1)
     out = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        _statistics[(items, splits, blocks)](
-            x, means, squares, places, channels, splits, SPAN, ROWS=ROWS, COLUMNS=COLUMNS
+        _statistics[(splits * blocks, items)](
+            x, means, squares, places, channels, splits, span, blocks, ROWS=ROWS, COLUMNS=COLUMNS
         )
         _merge[(items, groups)](
-            *(means, squares, weight, bias, scales, shifts),
-            *(places, channels, splits, SPAN, width, eps),
-            SPLITS=min(32, triton.next_power_of_2(splits)),
-            WIDTH=triton.next_power_of_2(width),
+            *(means, squares, weight, bias, added, scales, shifts),
+            *(places, channels, splits, span, width, items // len(x), added.stride(0), eps),
+            SHIFT=shift is not None,
+            SPLITS=min(triton.next_power_of_2(splits), max(1, MERGED // wide)),
+            WIDTH=wide,
         )
-        _apply[(triton.cdiv(places, ROWS), blocks, items)](
-            x, out, scales, shifts, places, channels, SILU=silu, ROWS=ROWS, COLUMNS=COLUMNS
+        _apply[(triton.cdiv(places, ROWS) * blocks, items)](
+            x, out, scales, shifts, places, channels, blocks, SILU=silu, ROWS=ROWS, COLUMNS=COLUMNS
         )
     return out
+
+
+def _span(places: int, others: int) -> int:
+    """How many places one program takes, where for each span there are so many others; whole tiles, at least two."""
+    wanted = triton.cdiv(places * others, PROGRAMS)
+    return min(SPAN, max(2 * ROWS, triton.cdiv(wanted, ROWS) * ROWS))

@@ -1,11 +1,11 @@
-"""The fused gate against its definition."""
+"""The fused gate, alone and as the end of the product before it, against its definition."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from i2vgen_ms.runtime.kernels.geglu import gated
+from i2vgen_ms.runtime.kernels.geglu import feed_forward, gated, product
 from i2vgen_ms.tensors import ops
 from tests.oracle import relative_error
 
@@ -17,3 +17,43 @@ def test_it_is_the_definition(place: torch.device, shape: tuple[int, ...]) -> No
     # geglu with the identity as its projection
     wanted = ops.geglu(x, torch.eye(width, device=place), torch.zeros(width, device=place))
     assert relative_error(gated(x), wanted) <= 1e-6
+
+
+def test_both_tails_of_the_gate(place: torch.device) -> None:
+    gate = torch.linspace(-30, 30, 4001, device=place)
+    got = gated(torch.cat([torch.ones_like(gate), gate])[None])[0]
+    assert (got - torch.nn.functional.gelu(gate.double())).abs().max() <= 2e-6
+    assert torch.equal(got[gate < -15], torch.zeros_like(got[gate < -15]))
+    assert torch.equal(got[gate > 15], gate[gate > 15])
+
+
+@pytest.mark.parametrize(("shape", "width"), [((1, 8), 4), ((3, 5, 40), 24), ((2, 150, 72), 136)])
+def test_the_product_is_the_definition(place: torch.device, shape: tuple[int, ...], width: int) -> None:
+    x, weight = torch.randn(shape, device=place) * 2, torch.randn(2 * width, shape[-1], device=place) / shape[-1] ** 0.5
+    bias = torch.randn(2 * width, device=place)
+    assert relative_error(product(x, weight, bias), ops.geglu(x, weight, bias)) <= 1e-6
+
+
+def test_the_product_in_half_precision_is_summed_in_single(place: torch.device) -> None:
+    x, weight = torch.randn(140, 320, device=place).half(), (torch.randn(64, 320, device=place) / 18).half()
+    bias = torch.randn(64, device=place).half()
+    got = product(x, weight, bias)
+    assert got.dtype == torch.float16
+    # of the result's own rounding
+    assert relative_error(got, ops.geglu(x.float(), weight.float(), bias.float())) <= 3e-4
+
+
+def test_the_product_reads_a_part_of_a_tensor(place: torch.device) -> None:
+    x = torch.randn(2, 9, 16, device=place)[:, 2:6]
+    weight, bias = torch.randn(24, 16, device=place), torch.randn(24, device=place)
+    assert relative_error(product(x, weight, bias), ops.geglu(x, weight, bias)) <= 1e-6
+
+
+@pytest.mark.parametrize("channels", [16, 648])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_whole_layer(place: torch.device, channels: int, dtype: torch.dtype) -> None:
+    x = torch.randn(2, 3, channels, device=place).to(dtype)
+    shapes = (64, channels), (64,), (channels, 32), (channels,)
+    layer = [(torch.randn(shape, device=place) / channels**0.5).to(dtype) for shape in shapes]
+    wanted = ops.feed_forward(x.double(), *(one.double() for one in layer))
+    assert relative_error(feed_forward(x, *layer), wanted) <= (1e-6 if dtype == torch.float32 else 1e-3)

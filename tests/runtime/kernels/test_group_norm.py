@@ -31,7 +31,7 @@ def test_it_is_the_definition(
     silu: bool,
 ) -> None:
     monkeypatch.setattr(fused, "ROWS", 16)  # several tiles a span, and several spans, the last of each short
-    monkeypatch.setattr(fused, "SPAN", 40)
+    monkeypatch.setattr(fused, "_span", lambda places, others: 40)
     x = torch.randn(shape, device=place) * 3 + 1
     weight, bias = torch.randn(2, shape[-1], device=place)
     options: dict[str, Any] = {"groups": groups, "eps": 1e-5, "per_frame": per_frame, "silu": silu}
@@ -42,13 +42,44 @@ def test_it_is_the_definition(
 
 def test_a_large_mean_costs_no_digits(monkeypatch: pytest.MonkeyPatch, place: torch.device) -> None:
     monkeypatch.setattr(fused, "ROWS", 16)
-    monkeypatch.setattr(fused, "SPAN", 40)
+    monkeypatch.setattr(fused, "_span", lambda places, others: 40)
     x = torch.randn(1, 2, 10, 20, 16, device=place, dtype=torch.float64)
     one, zero = torch.ones(16, device=place), torch.zeros(16, device=place)
     options: dict[str, Any] = {"groups": 4, "eps": 1e-5, "per_frame": False}
     wanted = ops.group_norm(x + 1000, one.double(), zero.double(), **options)
     # What is left is the rounding of the input: 1000 in fp32 has steps of 6e-5.
     assert relative_error(fused.group_norm((x + 1000).float(), one, zero, **options), wanted) <= 1e-4
+
+
+@pytest.mark.parametrize("per_frame", [True, False])
+@pytest.mark.parametrize("videos", [0, 1, 3])
+def test_what_is_lacking_is_added_first(place: torch.device, per_frame: bool, videos: int) -> None:
+    x, weight, bias = torch.randn(3, 2, 5, 7, 24, device=place), *torch.randn(2, 24, device=place)
+    shift = torch.randn(*([videos] if videos else []), 24, device=place) * 5
+    options: dict[str, Any] = {"groups": 4, "eps": 1e-5, "per_frame": per_frame, "silu": True, "shift": shift}
+    got, wanted = fused.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options)
+    assert relative_error(got, wanted) <= 1e-6
+    wanted = ops.group_norm(x + shift.reshape(-1, 1, 1, 1, 24), weight, bias, **{**options, "shift": None})
+    assert relative_error(got, wanted) <= 1e-6
+
+
+def test_a_first_tile_far_from_the_rest_costs_no_digits(monkeypatch: pytest.MonkeyPatch, place: torch.device) -> None:
+    monkeypatch.setattr(fused, "_span", lambda places, others: 512)
+    x = torch.randn(1, 1, 32, 16, 8, device=place, dtype=torch.float64)
+    x[:, :, :2] += 1000  # as a black border does
+    one, zero = torch.ones(8, device=place), torch.zeros(8, device=place)
+    options: dict[str, Any] = {"groups": 2, "eps": 1e-5, "per_frame": True}
+    wanted = ops.group_norm(x.float().double(), one.double(), zero.double(), **options)
+    assert relative_error(fused.group_norm(x.float(), one, zero, **options), wanted) <= 1e-6
+
+
+@pytest.mark.parametrize(("places", "others"), [(1, 1), (896, 20), (14400, 160), (460800, 5), (10**7, 1000)])
+def test_spans_are_whole_tiles_and_enough(places: int, others: int) -> None:
+    span = fused._span(places, others)
+    assert span % fused.ROWS == 0
+    assert 2 * fused.ROWS <= span <= fused.SPAN
+    programs = -(-places // span) * others
+    assert span == 2 * fused.ROWS or programs >= fused.PROGRAMS // 2
 
 
 def test_half_precision_has_statistics_in_single(place: torch.device) -> None:

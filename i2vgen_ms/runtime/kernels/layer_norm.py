@@ -1,0 +1,85 @@
+"""Layer normalisation, and a sum with its layer normalisation: each row is read once and kept in registers.
+
+PyTorch's kernel has a block of threads a row, most of which a narrow row leaves idle; here a program has a few rows.
+Statistics are fp32, and the differences from the mean are taken before they are squared.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from i2vgen_ms.runtime.kernels.add import slabs
+
+# Values of a program's rows.
+VALUES = 4096
+
+
+@triton.jit
+def _normalise(
+    x,
+    y,
+    weight,
+    bias,
+    total,
+    out,
+    rows,
+    width,
+    slab_stride,
+    eps,
+    Y: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """total = x + y if there is y, and out its normalisation; x lies in slabs of `rows` rows; grid (rows, slab)."""
+    slab = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    inside = column < width
+    there = (row < rows)[:, None] & inside[None, :]
+    inner = row[:, None] * width + column[None, :]
+    place = slab * rows * width + inner
+    values = tl.load(x + slab * slab_stride + inner, mask=there, other=0.0).to(tl.float32)
+    if Y:
+        values += tl.load(y + place, mask=there, other=0.0).to(tl.float32)
+        # What is normalised is what the sum is kept as.
+        kept = values.to(total.dtype.element_ty)
+        tl.store(total + place, kept, mask=there)
+        values = kept.to(tl.float32)
+    mean = tl.sum(values, 1) / width
+    apart = tl.where(there, values - mean[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(apart * apart, 1) / width + eps)
+    scaled = apart * scale[:, None] * tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    scaled += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    tl.store(out + place, scaled.to(out.dtype.element_ty), mask=there)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> Tensor:
+    """`tensors.ops.layer_norm`; x may be a part of a tensor along one of its axes."""
+    out = x.new_empty(x.shape)
+    _launch(x, None, weight, bias, out, out, eps)
+    return out
+
+
+def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """`tensors.ops.add_layer_norm`; x may be a part of a tensor along one of its axes."""
+    total, out = x.new_empty(x.shape), x.new_empty(x.shape)
+    _launch(x, y.contiguous(), weight, bias, total, out, eps)
+    return total, out
+
+
+def _launch(x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, total: Tensor, out: Tensor, eps: float) -> None:
+    source = slabs(x)
+    count, rows, width = source.shape
+    block = triton.next_power_of_2(width)
+    some = max(1, VALUES // block)
+    with torch.cuda.device_of(x):
+        _normalise[(triton.cdiv(rows, some), count)](
+            *(source, source if y is None else y, weight, bias, total, out),
+            *(rows, width, source.stride(0), eps),
+            Y=y is not None,
+            ROWS=some,
+            WIDTH=block,
+        )
