@@ -192,7 +192,7 @@ def files(bench: Bench) -> list[Row]:
     def ours(folder: Path) -> None:
         opened = open_writer(folder / "ours.mp4", width=output.width, height=output.height, fps=8, part=part)
         with opened as writer:
-            delivery.deliver(decoded(), writer, "video")
+            delivery.deliver(decoded(), writer, "video", count=len(frames))
 
     def theirs(folder: Path) -> None:
         pictures = to_uint8(torch.cat(list(decoded())))

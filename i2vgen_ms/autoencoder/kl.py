@@ -97,7 +97,7 @@ class AutoencoderKL(nn.Module):
             )
         frames = self.frames_per_chunk(self.encoder, h * w)
         moments = [
-            self.to_moments(self.encoder(chunk.to(self.device, self.dtype)))
+            self.to_moments(self.encoder(self._here(chunk)))
             for chunk in pixels.flatten(0, 1).unsqueeze(0).split(frames, dim=1)
         ]
         together = torch.cat(moments, dim=1).reshape(*pixels.shape[:2], *moments[0].shape[2:])
@@ -136,13 +136,18 @@ class AutoencoderKL(nn.Module):
         frames = self.frames_per_chunk(self.decoder, h * w * self.factor**2)
         for span in latents.split(max(1, frames // b), dim=1):
             flat = span.flatten(0, 1).unsqueeze(0)
-            pixels = torch.cat([self._decode_chunk(chunk) for chunk in flat.split(frames, dim=1)], dim=1)
+            parts = [self._decode_chunk(chunk) for chunk in flat.split(frames, dim=1)]
+            pixels = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
             yield pixels.reshape(*span.shape[:2], *pixels.shape[2:])
 
     def _decode_chunk(self, latents: Tensor) -> Tensor:
         # published: times the reciprocal, not divided
         unscaled = (1.0 / self.scale_factor) * latents
         return self.decoder(self.from_latents(unscaled.to(self.device, self.dtype)))
+
+    def _here(self, pixels: Tensor) -> Tensor:
+        """In the network's type where it computes, `c` side by side; moved first, as a device converts in no time."""
+        return pixels.to(self.device, non_blocking=True).to(self.dtype).contiguous()
 
     @staticmethod
     def _check(x: Tensor, channels: int, name: str) -> None:

@@ -36,15 +36,19 @@ def to_uint8(pixels: Any) -> npt.NDArray[np.uint8]:
         return np.rint(levels.clip(0, 255)).astype(np.uint8)
     if not pixels.is_floating_point():
         raise ArgumentError(f"expected floating-point pixels in [-1, 1], got {pixels.dtype}")
+    if not bool(pixels.isfinite().all()):
+        raise _non_finite()
+    array: npt.NDArray[np.uint8] = to_levels(pixels).cpu().numpy()
+    return array
+
+
+def to_levels(pixels: Tensor) -> Tensor:
+    """What `to_uint8` makes of finite floating-point pixels, as a tensor on their device; nothing is waited for."""
     import torch
 
     with torch.no_grad():
-        if not bool(torch.isfinite(pixels).all()):
-            raise _non_finite()
         # mul makes a new tensor (float() alone would hand the input back), so the rest may work in place.
-        levels = pixels.detach().float().mul(127.5).add_(127.5).clamp_(0, 255).round_().to(torch.uint8)
-    array: npt.NDArray[np.uint8] = levels.cpu().numpy()
-    return array
+        return pixels.detach().float().mul(127.5).add_(127.5).clamp_(0, 255).round_().to(torch.uint8)
 
 
 def to_pixels(frames: Any) -> Tensor:

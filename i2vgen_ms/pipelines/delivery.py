@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -18,10 +17,12 @@ from torch import Tensor
 from i2vgen_ms import catalogue
 from i2vgen_ms.config.schema import Output
 from i2vgen_ms.errors import ArgumentError, nearest
-from i2vgen_ms.media.frames import to_uint8
+from i2vgen_ms.media.frames import to_levels
 from i2vgen_ms.media.writers import numbered, open_writer
 from i2vgen_ms.media.writers import probe as check_place
 from i2vgen_ms.pipelines.result import Result
+from i2vgen_ms.runtime.arrival import Arrival
+from i2vgen_ms.runtime.beside import Behind
 
 OUTPUT_TYPES = ("video", "frames", "pt")
 Target = str | os.PathLike[str] | None
@@ -111,23 +112,49 @@ def writers(
     ]
 
 
-def deliver(chunks: Iterator[Tensor], writer: Any, output_type: str) -> Any:
-    """Writes chunks `f h w c` in [-1, 1] as they come, and returns what the output type keeps of them, if anything."""
-    kept: list[Any] = []
-    for frames in chunks:
-        if output_type == "pt":
-            kept.append(frames)
-        if writer is None and output_type == "pt":
-            continue
-        pictures = to_uint8(frames)
-        if output_type == "frames":
-            kept.append(pictures)
-        if writer is not None:
-            for picture in pictures:
-                writer.write(picture)
+def deliver(chunks: Iterator[Tensor], writer: Any, output_type: str, *, count: int) -> Any:
+    """Writes chunks `f h w c` in [-1, 1] as they come, `count` frames in all, and returns what the output type keeps.
+
+    A thread waits for the copies from the device and writes, while the chunks' maker goes on; when this returns, every
+    frame has been written. The pixels must be finite.
+    """
+    kept = _Kept(count)
+
+    def take(arrived: tuple[Arrival | None, Arrival | None]) -> None:
+        pixels, levels = arrived
+        if pixels is not None:
+            kept.add(pixels.wait(), torch.float32)
+        if levels is not None:
+            pictures = levels.wait()
+            if output_type == "frames":
+                kept.add(pictures, torch.uint8)
+            if writer is not None:
+                for picture in pictures.numpy():
+                    writer.write(picture)
+
+    with Behind(take) as behind:
+        for frames in chunks:
+            pixels = Arrival(frames) if output_type == "pt" else None
+            levels = Arrival(to_levels(frames)) if writer is not None or output_type == "frames" else None
+            behind.give((pixels, levels))
     if output_type == "frames":
-        return np.concatenate(kept)
-    return channels_first(kept) if kept else None
+        return kept.frames.numpy()
+    return rearrange(kept.frames, "f h w c -> c f h w") if output_type == "pt" else None
+
+
+class _Kept:
+    """All frames of a video, `f h w c` on the host, filled as they arrive; empty until something is added."""
+
+    def __init__(self, count: int) -> None:
+        self._count, self._there = count, 0
+        self.frames = torch.empty(0)
+
+    def add(self, frames: Tensor, dtype: torch.dtype) -> None:
+        """The next frames, as numbers of `dtype`."""
+        if not self._there:
+            self.frames = torch.empty((self._count, *frames.shape[1:]), dtype=dtype)
+        self.frames[self._there : self._there + len(frames)] = frames
+        self._there += len(frames)
 
 
 def channels_first(chunks: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from i2vgen_ms.pipelines.networks import Adapter, Loader, Networks
 from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.runtime import residency
+from i2vgen_ms.runtime.arrival import Arrival
 from i2vgen_ms.runtime.memory import LOWER, ONLY, MemoryWarning, Need, Plan, choose
 from i2vgen_ms.runtime.shortage import let_go, memory_advice
 from i2vgen_ms.runtime.sizes import latent_size
@@ -249,7 +251,7 @@ class Stage(ABC, Generic[Settings, Prepared]):
                 writers = [writer and stack.enter_context(writer) for writer in opened]
                 sampled = self._latents(prepared, call, span)
                 kept = [
-                    delivery.deliver(self._decode(one, call), writer, kind)
+                    delivery.deliver(self._decode(one, call), writer, kind, count=one.shape[1])
                     for one, writer in zip(sampled, writers, strict=True)
                 ]
             triples = zip(wanted, writers, kept, strict=True)
@@ -282,11 +284,17 @@ class Stage(ABC, Generic[Settings, Prepared]):
     def _decode(latents: Tensor, call: Call[Settings]) -> Iterator[Tensor]:
         """Chunks of frames `f h w c`, cropped to the video's size, of the latents `c f h w` of one video."""
         output, done = call.settings.output, 0
+        coming: deque[tuple[Tensor, Arrival]] = deque()
         with memory_advice("decoding"), call.placed("autoencoder") as autoencoder:
             chunks = autoencoder.decode(rearrange(latents, "c f h w -> 1 f h w c"))
-            while (chunk := next(chunks, None)) is not None:
-                frames = chunk[0, :, : output.height, : output.width]
-                if not torch.isfinite(frames).all():
+            while (chunk := next(chunks, None)) is not None or coming:
+                if chunk is not None:
+                    frames = chunk[0, :, : output.height, : output.width]
+                    coming.append((frames, Arrival(torch.isfinite(frames).all())))
+                    if frames.is_cuda and len(coming) == 1:
+                        continue  # the device has the next chunk to work on while this one is waited for
+                frames, good = coming.popleft()
+                if not bool(good.wait()):
                     raise NonFiniteError(
                         f"decoding: NaN or infinity after frame {done}; try dtype 'float32' for the autoencoder"
                     )

