@@ -66,6 +66,14 @@ def test_neither_a_wrong_sum_nor_its_wrong_norm_is_used(index: int) -> None:
         check(Ops(add_layer_norm=wrong), HERE)
 
 
+def test_half_precision_is_checked_apart() -> None:
+    def wrong(x: torch.Tensor, *layer: torch.Tensor) -> torch.Tensor:
+        return Ops().feed_forward(x, *layer) * (1.01 if x.dtype == torch.float16 else 1)
+
+    with pytest.raises(RuntimeError, match=r"feed_forward in half precision .* by 1\.0e-02"):
+        check(Ops(feed_forward=wrong), HERE)
+
+
 def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(plain: Ops) -> Ops:
         raise RuntimeError("long words\nFailed to find C compiler")
