@@ -13,10 +13,10 @@ from typing import Any
 
 from i2vgen_ms.errors import ArgumentError
 
-LOADING = ("device", "dtype", "cache", "memory", "lora", "lora_scale")
+LOADING = ("device", "dtype", "cache", "memory", "compile", "lora", "lora_scale")
 COMMON = (
     *("seed", "steps", "sampler", "spacing", "timestep_rounding", "guidance_scale", "guidance_rescale"),
-    *("guidance_branches", "fps", "width", "height", "on_oom", "progress"),
+    *("guidance_branches", "fps", "width", "height", "on_oom", "cuda_graphs", "progress"),
 )
 
 
@@ -46,6 +46,9 @@ def loading(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     parser.add_argument(
         "--memory", metavar="MODE", help="of a CUDA device: fast, balanced, low; auto takes the fastest that fits"
     )
+    parser.add_argument(
+        "--compile", action="store_true", default=None, help="compile the ST-UNet's blocks first; for memory fast"
+    )
     parser.add_argument("--lora", metavar="FILE|FOLDER", help="a low-rank adapter that was trained on the model")
     parser.add_argument("--lora-scale", type=float, default=1.0, metavar="X", help="how much of it (1)")
     parser.add_argument("--cache", action="store_true", help="keep a copy of the weights in that dtype for later runs")
@@ -64,6 +67,7 @@ def call(parser: argparse.ArgumentParser, *, fps: Any = int) -> Any:
     group.add_argument("--guidance-branches", metavar="HOW", help="batched, or sequential in half the memory")
     group.add_argument("--fps", type=fps)
     group.add_argument("--on-oom", metavar="WHAT", help="raise, or lower the memory mode and go on")
+    group.add_argument("--cuda-graphs", metavar="WHEN", help="auto, on or off: record the network's calls, on CUDA")
     group.add_argument("--width", type=int, metavar="PIXELS")
     group.add_argument("--height", type=int, metavar="PIXELS")
     return group

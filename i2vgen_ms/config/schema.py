@@ -18,6 +18,7 @@ from i2vgen_ms.config.sections import (
     FIRST_FRAME_CHANNELS,
     BatchSize,
     ClipInput,
+    CudaGraphs,
     Diffusion,
     DtypeByDevice,
     Memory,
@@ -57,6 +58,8 @@ class Configuration(Section):
     batch_size: BatchSize
     memory: Memory
     on_oom: OnOom
+    cuda_graphs: CudaGraphs
+    compile: bool
     dtype: DtypeByDevice
 
     @classmethod

@@ -29,6 +29,7 @@ BatchSize = Annotated[int, Field(ge=1, le=256)]
 Dtype = Literal["float32", "float16", "bfloat16"]
 Memory = Literal["auto", "fast", "balanced", "low"]
 OnOom = Literal["raise", "lower"]
+CudaGraphs = Literal["auto", "on", "off"]
 
 
 class Section(BaseModel):

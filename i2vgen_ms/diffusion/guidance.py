@@ -2,12 +2,15 @@
 
 Given a network, a state and the arguments of the two branches. It does not know what the arguments mean, nor what the
 output predicts.
+
+A network may say more of itself than that it can be called (see `Sharing`); any other callable is given each branch's
+arguments as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -15,6 +18,23 @@ from torch import Tensor
 from i2vgen_ms.errors import ArgumentError, ConfigurationError, nearest
 
 Network = Callable[..., Tensor]
+Guided = Callable[[Tensor, Tensor], Tensor]
+
+
+class Sharing(Protocol):
+    """A network that computes once what its conditions share, and what does not change from step to step.
+
+    per_condition: the names of arguments whose batch may be g times that of the others: g conditions for each of b
+    items, the b items under the first of them first; the output then has the batch `g b` in that order.
+    prepare: the arguments of a call but x and t to others, in place of them, for the many calls of one video.
+    """
+
+    per_condition: tuple[str, ...]
+
+    def __call__(self, x: Tensor, t: Tensor, **conditions: Any) -> Tensor: ...
+
+    def prepare(self, **conditions: Any) -> dict[str, Any]: ...
+
 
 BRANCHES = ("batched", "sequential")
 
@@ -47,19 +67,53 @@ class ClassifierFree:
         network(x, t, **condition) -> output; t: (b,); positive, negative: arguments of the network with the same
         names, tensors with the batch first.
         """
+        return self.conditioned(network, positive, negative)(x, t)
+
+    def conditioned(self, network: Network, positive: Mapping[str, Any], negative: Mapping[str, Any]) -> Guided:
+        """The guided output as a function of x and t alone, for the many steps of one video; arguments as above."""
         if self.scale == 1:
-            return _wide(network(x, t, **positive))
+            alone = _prepared(network, positive)
+            return lambda x, t: _wide(alone(x, t))
         if self.branches == "batched":
-            both = network(torch.cat([x, x]), torch.cat([t, t]), **_join(positive, negative))
-            plus, minus = _wide(both).chunk(2)
-        else:
-            plus, minus = _wide(network(x, t, **positive)), _wide(network(x, t, **negative))
+            together = _together(network, positive, negative)
+
+            def both(x: Tensor, t: Tensor) -> Tensor:
+                plus, minus = _wide(together(x, t)).chunk(2)
+                return self._guided(plus, minus)
+
+            return both
+        first, second = _prepared(network, positive), _prepared(network, negative)
+        return lambda x, t: self._guided(_wide(first(x, t)), _wide(second(x, t)))
+
+    def _guided(self, plus: Tensor, minus: Tensor) -> Tensor:
         out = minus + self.scale * (plus - minus)
         if self.rescale:
             ratio = plus.flatten(1).std(dim=1) / (out.flatten(1).std(dim=1) + 1e-12)
             factor = self.rescale * ratio + (1 - self.rescale)
             out = out * factor.reshape((-1,) + (1,) * (out.ndim - 1))
         return out
+
+
+def _shares(network: Any) -> TypeGuard[Sharing]:
+    return hasattr(network, "per_condition") and hasattr(network, "prepare")
+
+
+def _prepared(network: Network, conditions: Mapping[str, Any]) -> Guided:
+    """The network under these conditions."""
+    ready = network.prepare(**conditions) if _shares(network) else conditions
+    return lambda x, t: network(x, t, **ready)
+
+
+def _together(network: Network, positive: Mapping[str, Any], negative: Mapping[str, Any]) -> Guided:
+    """Both branches in one call of the network, the positive one first."""
+    both = _join(positive, negative)
+    if _shares(network):
+        same = [name for name in both if name not in network.per_condition]
+        # Only what is the same object is known to be equal without waiting for a device.
+        if all(positive[name] is negative[name] for name in same):
+            return _prepared(network, both | {name: positive[name] for name in same})
+    twice = _prepared(network, both)
+    return lambda x, t: twice(torch.cat([x, x]), torch.cat([t, t]))
 
 
 def _wide(out: Tensor) -> Tensor:

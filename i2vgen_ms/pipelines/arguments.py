@@ -19,6 +19,7 @@ PATHS = {
     "seed": "seed",
     "memory": "memory",
     "on_oom": "on_oom",
+    "cuda_graphs": "cuda_graphs",
     "steps": "diffusion.steps",
     "timestep_rounding": "diffusion.timestep_rounding",
     "fps": "output.fps",

@@ -50,9 +50,9 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
             output_type: `video` (default): a file, or its bytes if no output is named; `frames`: uint8 `f h w c`; `pt`:
                 fp32 `c f h w` near [-1, 1].
             seed, steps, sampler, spacing, guidance_scale, guidance_branches, num_frames, fps, width, height, crop,
-            batch_size, memory, on_oom: the configuration's value for this call. A sampler or spacing is a name or a
-                dict with options. on_oom 'lower': after running out of memory the batch is made again, from the same
-                seed, in the next lower memory mode, with a MemoryWarning.
+            batch_size, memory, on_oom, cuda_graphs: the configuration's value for this call. A sampler or spacing is a
+                name or a dict with options. on_oom 'lower': after running out of memory the batch is made again, from
+                the same seed, in the next lower memory mode, with a MemoryWarning.
             latents: the initial noise `b c f h w`, used as it is, at the size that the network takes.
             progress: True or False for a bar; or a callable that is given a Progress and cancels by returning False.
             dtype: for this call, as for `load`.
@@ -116,6 +116,7 @@ class ImageToVideo(Stage[ImageToVideoConfiguration, View]):
                 negative={"image": nothing, **shared},
                 generators=generators,
                 on_step=call.on_step,
+                graphs=call.graphs,
             )
 
     def _first_frames(self, frames: Sequence[Tensor], call: Call[ImageToVideoConfiguration]) -> Tensor:

@@ -6,7 +6,7 @@ state comes from is its callers' business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Generator, Tensor
@@ -18,6 +18,7 @@ from i2vgen_ms.diffusion.denoiser import Denoiser
 from i2vgen_ms.diffusion.samplers.sampler import Step
 from i2vgen_ms.diffusion.schedule import NoiseSchedule
 from i2vgen_ms.errors import NonFiniteError
+from i2vgen_ms.runtime.graphs import recorded
 from i2vgen_ms.runtime.shortage import memory_advice
 
 Conditions = Mapping[str, Any]
@@ -40,6 +41,7 @@ def sample(
     on_step: Callable[[Step], Any],
     first_timestep: int | None = None,
     brownian_seed: int | None = None,
+    graphs: str = "off",
 ) -> Tensor:
     """Clean latents `b c f h w` from the state `x`, variance-preserving at the first timestep.
 
@@ -50,30 +52,39 @@ def sample(
         on_step: is given every Step, and may raise to stop.
         first_timestep: where sampling begins; None is the noisiest.
         brownian_seed: of the Brownian path of the samplers that need one; None draws it from the generators.
+        graphs: when the network's calls are recorded (runtime.graphs.recorded); its weights must not move meanwhile.
     """
     schedule = schedule_of(diffusion)
     sampler = catalogue.build("samplers", diffusion.sampler)
     levels = catalogue.build("spacings", diffusion.spacing)
     sigmas = spacing.grid(levels, schedule, sampler, diffusion.steps, first_timestep=first_timestep)
     guidance = catalogue.build("guidance", diffusion.guidance)
-    denoise = Denoiser(
-        predict=lambda state, t: guidance(network, state, t, positive, negative),
-        schedule=schedule,
-        prediction=diffusion.prediction,
-        rounding=diffusion.timestep_rounding,
-    )
-    draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x, seed=brownian_seed)
-    with memory_advice("sampling"):
-        steps, done = iter(sampler(denoise, x, sigmas, draw)), 0
-        while (step := _next(steps, done + 1, diffusion.steps)) is not None:
+    done, total = 0, diffusion.steps
+    with memory_advice("sampling"), recorded(network, x, graphs) as network:
+        denoise = Denoiser(
+            predict=_conditioned(guidance, network, positive, negative),
+            schedule=schedule,
+            prediction=diffusion.prediction,
+            rounding=diffusion.timestep_rounding,
+            stage=lambda: f"sampling, step {done + 1} of {total}: denoising",
+        )
+        draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x, seed=brownian_seed)
+        for step in sampler(denoise, x, sigmas, draw):
             x, done = step.x, step.index + 1
-            on_step(step)
+            try:
+                on_step(step)
+            except NonFiniteError:
+                denoise.settle()  # names the step, where that is what has been seen
+                raise
+        denoise.settle()
     return x
 
 
-def _next(steps: Iterator[Step], number: int, total: int) -> Step | None:
-    """The next step, None after the last; a NonFiniteError says which one it was."""
-    try:
-        return next(steps, None)
-    except NonFiniteError as error:
-        raise NonFiniteError(f"sampling, step {number} of {total}: {error}") from error
+def _conditioned(
+    guidance: Any, network: Callable[..., Tensor], positive: Conditions, negative: Conditions
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The guided output as a function of the state and the timestep; guidance of other packages may only be called."""
+    if hasattr(guidance, "conditioned"):
+        made: Callable[[Tensor, Tensor], Tensor] = guidance.conditioned(network, positive, negative)
+        return made
+    return lambda x, t: guidance(network, x, t, positive, negative)

@@ -32,6 +32,7 @@ from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.runtime import residency
 from i2vgen_ms.runtime.arrival import Arrival
+from i2vgen_ms.runtime.compiled import CompileWarning
 from i2vgen_ms.runtime.memory import LOWER, ONLY, MemoryWarning, Need, Plan, choose
 from i2vgen_ms.runtime.shortage import let_go, memory_advice
 from i2vgen_ms.runtime.sizes import latent_size
@@ -76,12 +77,23 @@ class Call(Generic[Settings]):
                 network = stack.enter_context(resident.placed(stream=stream, keep=self.plan.keep, workspace=workspace))
             yield network
 
+    @property
+    def graphs(self) -> str:
+        """When the ST-UNet's calls may be recorded: never while its weights come and go."""
+        return "off" if self.plan.stream else self.settings.cuda_graphs
+
     def planned(self, device: torch.device) -> Call[Settings]:
         """The call with the plan that its memory mode means on `device`, now that its sizes are known."""
         if device.type == "cpu":
             return self
         plan = choose(self.settings.memory, self._needs(), residency.available_bytes(device))
         settings, guidance = self.settings, self.settings.diffusion.guidance
+        if settings.compile and plan.mode != "fast":
+            warnings.warn(
+                f"compiled networks are meant for memory='fast'; this call runs in {plan.mode!r}, and gains little",
+                CompileWarning,
+                stacklevel=2,
+            )
         if plan.sequential and "branches" in guidance.options and self.given.get("guidance_branches") is None:
             settings = settings.replace("diffusion.guidance", {**guidance.to_json(), "branches": "sequential"})
         return replace(self, plan=plan, settings=settings)

@@ -26,7 +26,7 @@ from i2vgen_ms.media.fit import fit_chunks, fitted_size
 from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.pipelines.stage import Call, Stage, finite
-from i2vgen_ms.pipelines.windows import windowed
+from i2vgen_ms.pipelines.windows import Windowed
 from i2vgen_ms.runtime.arrival import page_locked
 from i2vgen_ms.runtime.beside import ahead
 from i2vgen_ms.runtime.shortage import memory_advice
@@ -59,8 +59,8 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
             text: what the video should show, for inputs that are no dict.
             seed, steps, sampler, spacing, guidance_scale, guidance_rescale, guidance_branches, timestep_rounding,
                 width, height, fps, fit, max_frames, long_clips, overlap, strength, start_scale, posterior,
-                negative_prompt, prompt_suffix, memory, on_oom: the configuration's value for this call. fps 'source'
-                keeps the clip's rate, and with it the sound; prompt_suffix '' adds nothing to the text.
+                negative_prompt, prompt_suffix, memory, on_oom, cuda_graphs: the configuration's value for this call.
+                fps 'source' keeps the clip's rate, and with it the sound; prompt_suffix '' adds nothing to the text.
             window: True, or how many frames windows overlap: long clips are worked on in overlapping windows of
                 max_frames and blended, instead of being cut.
             noised_latents: the noised latents `1 c f h w`, used instead of the clip's own.
@@ -146,7 +146,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         x = noised.to(self.device) * start_scale(schedule, first, settings.start.scale)
         with call.placed("st_unet") as network:
             return sample(
-                windowed(network, window=call.window, overlap=settings.input.overlap),
+                Windowed(network, window=call.window, overlap=settings.input.overlap),
                 settings.diffusion,
                 x,
                 positive=positive,
@@ -155,6 +155,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
                 on_step=call.on_step,
                 first_timestep=first,
                 brownian_seed=call.given.get("brownian_seed"),
+                graphs=call.graphs,
             )
 
     def _conditions(

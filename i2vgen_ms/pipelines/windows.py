@@ -25,31 +25,41 @@ def spans(frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + window) for start in starts]
 
 
-def windowed(network: Callable[..., Tensor], *, window: int, overlap: int) -> Callable[..., Tensor]:
+class Windowed:
     """`network` for any number of frames: each window on its own, outputs averaged with weights that fade at its ends.
 
     With one window it is the network itself. Conditions are those of the whole clip (Bar-Tal et al. 2023,
-    MultiDiffusion, equation 5, along time).
+    MultiDiffusion, equation 5, along time). What the network says of itself beside being called holds for this one too
+    (diffusion.guidance.Sharing).
     """
 
-    def blended(x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
-        places = spans(x.shape[2], window, overlap)
+    def __init__(self, network: Callable[..., Tensor], *, window: int, overlap: int) -> None:
+        self._network, self._window, self._overlap = network, window, overlap
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._network, name)
+
+    def __call__(self, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
+        places = spans(x.shape[2], self._window, self._overlap)
         if len(places) == 1:
-            return network(x, t, **conditions)
-        total, weights = torch.zeros_like(x), x.new_zeros(x.shape[2])
+            return self._network(x, t, **conditions)
+        total, weights = torch.zeros(()), x.new_zeros(x.shape[2])
         for start, end in places:
-            fade = _fade(end - start, overlap, opens=start > 0, closes=end < x.shape[2]).to(x)
-            total[:, :, start:end] += network(x[:, :, start:end], t, **conditions) * fade[:, None, None]
+            fade = _fade(end - start, self._overlap, opens=start > 0, closes=end < x.shape[2], device=x.device).to(x)
+            out = self._network(x[:, :, start:end], t, **conditions)
+            if not start:
+                total = out.new_zeros((*out.shape[:2], *x.shape[2:]))
+            total[:, :, start:end] += out * fade[:, None, None]
             weights[start:end] += fade
         return total / weights[:, None, None]
 
-    return blended
 
-
-def _fade(length: int, overlap: int, *, opens: bool, closes: bool) -> Tensor:
+def _fade(length: int, overlap: int, *, opens: bool, closes: bool, device: torch.device) -> Tensor:
     """Weights of a window's frames: rising over the overlap where a window came before, falling where one follows."""
-    ramp = torch.arange(1, length + 1, dtype=torch.float32) / (overlap + 1)
-    weights = torch.ones(length)
+    ramp = torch.arange(1, length + 1, dtype=torch.float32, device=device) / (overlap + 1)
+    weights = torch.ones(length, device=device)
     if opens:
         weights = torch.minimum(weights, ramp)
     if closes:

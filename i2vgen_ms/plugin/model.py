@@ -28,6 +28,7 @@ class StageModel(TorchModel):
             one DeviceWarning.
         dtype: a dtype name for all networks, or names by network.
         cache: keep a copy of the weights in these dtypes, and load it the next time.
+        compile: compile the ST-UNet's blocks when they first run; see `i2vgen_ms.load`.
         lora, lora_scale: a low-rank adapter for the ST-UNet, and how much of it; see `i2vgen_ms.load`.
         limits: a `media.limits.Limits` for what is read; see `i2vgen_ms.load`.
         settings: any argument of a call (`seed=3`, `steps=20`, ...), as this model's value for every call.
@@ -45,6 +46,7 @@ class StageModel(TorchModel):
         device: str | torch.device | None = None,
         dtype: Any = None,
         cache: bool = False,
+        compile: bool | None = None,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
         limits: Any = None,
@@ -65,6 +67,7 @@ class StageModel(TorchModel):
             dtype=dtype,
             cache=cache,
             memory=settings.get("memory"),
+            compile=compile,
             lora=lora,
             lora_scale=lora_scale,
             limits=limits,

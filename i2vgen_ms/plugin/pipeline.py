@@ -32,7 +32,7 @@ class StagePipeline(Pipeline):
     Args:
         model: a model folder, or a model of the subclass's MODEL.
         device: see StageModel.
-        cache, lora, lora_scale, limits: see StageModel.
+        cache, compile, lora, lora_scale, limits: see StageModel.
         preprocessor: a callable that changes each input before it is used; none by default.
         settings: dtype, or any argument of a call, as this pipeline's value for every call.
     """
@@ -52,24 +52,29 @@ class StagePipeline(Pipeline):
         device: str | torch.device | None = None,
         preprocessor: Any = None,
         trust_remote_code: bool = False,  # ModelScope's; no code of a model's folder is ever run
-        compile: bool = False,
+        compile: bool | None = None,
         cache: bool = False,
         lora: str | os.PathLike[str] | None = None,
         lora_scale: float = 1.0,
         limits: Any = None,
         **settings: Any,
     ) -> None:
-        if compile:
-            raise ArgumentError("compile=True is not supported")
         _check_names(settings, arguments.names(self.MODEL.TASK))
         place = placed(device)
         if not isinstance(model, self.MODEL):
             model = self.MODEL(
-                model, device=place, cache=cache, lora=lora, lora_scale=lora_scale, limits=limits, **settings
+                model,
+                device=place,
+                cache=cache,
+                compile=compile,
+                lora=lora,
+                lora_scale=lora_scale,
+                limits=limits,
+                **settings,
             )
             settings = {}
-        elif lora is not None or limits is not None:
-            raise ArgumentError("the model is loaded already; give lora and limits to the model instead")
+        elif lora is not None or limits is not None or compile is not None:
+            raise ArgumentError("the model is loaded already; give compile, lora and limits to the model instead")
         elif place is not None and choose(place) != model.device:
             raise ArgumentError(f"the model is on {model.device}, not on {place}; give the device to the model instead")
         self.defaults = {**model.defaults, **settings}

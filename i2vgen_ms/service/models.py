@@ -20,8 +20,8 @@ from i2vgen_ms.service.pace import Phase
 FIRST, SECOND = "image-to-video", "video-to-video"
 # What a request may not choose: where things go, how memory is used, arrays for files, and what has its own name.
 NOT_OFFERED = (
-    *("progress", "output_type", "dtype", "memory", "on_oom", "latents", "noised_latents", "brownian_seed"),
-    *("text", "seed"),
+    *("progress", "output_type", "dtype", "memory", "on_oom", "cuda_graphs", "latents", "noised_latents"),
+    *("brownian_seed", "text", "seed"),
 )
 TEXTS = ("negative_prompt", "prompt_suffix")
 

@@ -62,6 +62,9 @@ class SpatioTemporalUNet(nn.Module):
         ops: the operations table.
     """
 
+    # Arguments of which `forward` takes several for each item.
+    per_condition = ("text", "image")
+
     def __init__(
         self,
         *,

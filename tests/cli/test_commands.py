@@ -203,7 +203,7 @@ def test_image_to_video_hands_on_what_was_asked_for_and_nothing_else(
     more += ("--memory", "low", "--lora", "adapter", "--lora-scale", "0.5")
     assert run("image-to-video", "a.png", "-o", "v.mp4", "-m", tmp_path, *words, *more) == 0
     assert capsys.readouterr().out == "a.png -> v0.mp4 (seed 7)\n"
-    loading = {"device": None, "dtype": "float32", "cache": False, "memory": "low"}
+    loading = {"device": None, "dtype": "float32", "cache": False, "memory": "low", "compile": None}
     assert calls[0] == (tmp_path, {**loading, "lora": "adapter", "lora_scale": 0.5})
     picture, call = calls[1]
     assert picture == "a.png"

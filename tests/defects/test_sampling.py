@@ -284,6 +284,8 @@ SAME_NUMBERS = {
     "batch_size": "groups the inputs of a list",
     "memory": "where the tensors are, on CUDA",
     "on_oom": "what follows running out of memory",
+    "cuda_graphs": "how the network's kernels are launched, on CUDA",
+    "compile": "the same network, by another compiler",
 }
 SAME_NUMBERS_OF: dict[str, dict[str, str]] = {
     "image-to-video": SAME_NUMBERS | {"input.first_frame": "goes with the network's input; see test_first_frame.py"},
@@ -300,7 +302,10 @@ BASE: dict[tuple[str, str], dict[str, Any]] = {
     ("video-to-video", "diffusion.timestep_rounding"): {"diffusion.steps": 6},
     ("video-to-video", "input.overlap"): {"input.long_clips": "window", "output.num_frames": 3},
 }
-SECTIONS = ("diffusion", "input", "output", "seed", "batch_size", "memory", "on_oom", "start", "prompt", "solver_modes")
+SECTIONS = (
+    *("diffusion", "input", "output", "seed", "batch_size", "memory", "on_oom", "cuda_graphs", "compile"),
+    *("start", "prompt", "solver_modes"),
+)
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[str]:

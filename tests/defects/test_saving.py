@@ -83,8 +83,8 @@ def test_b6_the_file_plays_at_the_rate_that_the_network_was_told(
 ) -> None:
     """B6: files are written at 8.0 whatever the rate is. Stage 1 conditions on 8 too; `fps` changes both."""
     told: list[float] = []
-    hook = pipe.networks.st_unet.register_forward_pre_hook(
-        lambda module, args, given: told.extend(given["fps"].tolist()), with_kwargs=True
+    hook = pipe.networks.st_unet.fps_embedding.register_forward_pre_hook(
+        lambda module, args: told.extend(args[0].tolist())
     )
     try:
         pipe(picture, output=tmp_path / "video.mp4", fps=fps, **QUICK)

@@ -139,7 +139,7 @@ OF_HUB = [
 ]
 OF_OURS = [
     *("framework", "task", "format", "model", "pipeline", "weights", "encoder", "st_unet", "autoencoder"),
-    *("diffusion", "output", "seed", "batch_size", "memory", "on_oom", "dtype", "input"),
+    *("diffusion", "output", "seed", "batch_size", "memory", "on_oom", "cuda_graphs", "compile", "dtype", "input"),
     *("weights.encoder", "encoder.type", "diffusion.steps", "diffusion.sampler", "output.width", "dtype.cpu.st_unet"),
 ]
 WRONG = (None, 1.5, "text", [1], {"a": 1}, True, -1)

@@ -81,7 +81,7 @@ def where(pipe: ImageToVideo, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def test_branches_that_the_call_asks_for_are_kept(moving: ImageToVideo, picture: np.ndarray) -> None:
     batches: list[int] = []
-    moving.networks.st_unet.register_forward_pre_hook(lambda module, args: batches.append(len(args[0])))
+    moving.networks.st_unet.register_forward_hook(lambda module, args, out: batches.append(len(out)))
     moving(picture, memory="balanced", guidance_branches="batched", **CALL)
     moving(picture, memory="balanced", **CALL)
     assert batches == [2, 2, 1, 1, 1, 1]

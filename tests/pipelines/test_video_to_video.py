@@ -18,7 +18,7 @@ from i2vgen_ms.config import reader
 from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.media.writers import open_writer
 from i2vgen_ms.pipelines import ClipWarning, VideoToVideo, load
-from i2vgen_ms.pipelines.windows import spans, windowed
+from i2vgen_ms.pipelines.windows import Windowed, spans
 from i2vgen_ms.random_model import write_random_weights
 from tests.oracle import published, relative_error
 
@@ -109,7 +109,7 @@ def test_windows_cover_everything_and_agree_with_a_pointwise_network() -> None:
     for total in range(1, 40):
         covered = [frame for start, end in spans(total, 8, 3) for frame in range(start, end)]
         assert set(covered) == set(range(total))
-    network = windowed(lambda x, t: 2 * x + t, window=8, overlap=3)
+    network = Windowed(lambda x, t: 2 * x + t, window=8, overlap=3)
     x = torch.randn(1, 4, 21, 2, 2)
     assert torch.allclose(network(x, torch.tensor(1.0)), 2 * x + 1, atol=1e-6)
 

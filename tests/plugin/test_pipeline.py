@@ -116,8 +116,10 @@ def test_unknown_arguments_of_pipeline(modelscope, origin, name):
 
 
 def test_compile_is_not_silently_ignored(modelscope, origin):
-    with pytest.raises(ArgumentError, match="compile"):
-        modelscope.pipeline("image-to-video", str(origin), device="cpu", compile=True)
+    with pytest.raises(ArgumentError, match=r"compile=True .*not 'low'"):
+        modelscope.pipeline("image-to-video", str(origin), device="cpu", compile=True, memory="low")
+    with pytest.raises(ArgumentError, match="compile is True or False, not 'max'"):
+        modelscope.pipeline("image-to-video", str(origin), device="cpu", compile="max")
 
 
 def test_arguments_of_pipeline_hold_for_every_call(modelscope, origin, picture):

@@ -1,0 +1,109 @@
+"""Compiled blocks: the same network, and the plain one wherever the compiler does not work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.pipelines import load
+from i2vgen_ms.runtime import compiled
+from i2vgen_ms.runtime.compiled import CompileWarning, Region, compile_blocks
+from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors.ops import Ops
+from tests.oracle import relative_error
+from tests.runtime.small import HERE, inputs, small_network
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """What works is found out once a process."""
+    compiled._problem.cache_clear()
+    yield
+    compiled._problem.cache_clear()
+
+
+@pytest.mark.full  # tracing takes half a minute
+def test_blocks_are_traced_as_a_whole_and_the_network_is_the_same() -> None:
+    graphs: list[Any] = []
+
+    def backend(graph: Any, examples: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    network = small_network(Ops(group_norm=lambda *given, **named: ops.group_norm(*given, **named)))
+    assert compile_blocks(network, HERE, backend=backend)
+    with torch.no_grad():
+        assert relative_error(network(**inputs()), small_network()(**inputs())) <= 1e-6
+        count = len(graphs)
+        network(**inputs(1))
+    assert len(graphs) == count > 1
+    assert network.state_dict().keys() == small_network().state_dict().keys()
+    assert network.stem.ops.group_norm is not ops.group_norm
+    assert network.middle_in.spatial.block.ops == Ops()
+
+
+@pytest.mark.full  # a minute of the C++ compiler
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_compiler() -> None:
+    network = small_network()
+    with torch.no_grad():
+        assert compile_blocks(network, HERE)
+        assert relative_error(network(**inputs()), small_network()(**inputs())) <= 1e-5
+        assert network.middle_in.spatial.block.forward._fast is not None
+
+
+def refusing(graph: Any, examples: Any) -> Any:
+    raise RuntimeError("Failed to find C compiler")
+
+
+def test_without_a_compiler_the_network_stays_as_it_is() -> None:
+    network = small_network()
+    with pytest.warns(CompileWarning, match="does not work on cpu and is not used: .*Failed to find C compiler"):
+        assert not compile_blocks(network, HERE, backend=refusing)
+    assert "forward" not in vars(network.middle_in.spatial.block)
+
+
+def test_a_block_that_cannot_be_compiled_runs_plainly() -> None:
+    region = Region(torch.sin, refusing)
+    x = torch.ones(3)
+    with pytest.warns(CompileWarning, match="cannot be compiled: .*Failed to find C compiler"):
+        assert torch.equal(region(x), x.sin())
+    assert torch.equal(region(x), x.sin())
+
+
+def test_other_errors_are_not_the_compilers() -> None:
+    def short(x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    region = Region(short, "eager")
+    region._fast = short
+    with pytest.raises(torch.OutOfMemoryError):
+        region(torch.ones(1))
+    assert region._fast is not None
+    with pytest.raises(TypeError):
+        Region(torch.sin, "eager")(1, 2, 3)
+
+
+def test_networks_without_such_blocks_are_left_alone() -> None:
+    with pytest.warns(CompileWarning, match="Linear has no transformer blocks"):
+        assert not compile_blocks(torch.nn.Linear(2, 2), HERE)
+
+
+def test_load_asks_for_it_by_argument_or_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from i2vgen_ms.pipelines import networks
+    from i2vgen_ms.random_model import make_random_model
+
+    asked: list[Any] = []
+    monkeypatch.setattr(networks, "compile_blocks", lambda network, device: asked.append(type(network).__name__))
+    folder = make_random_model(tmp_path, {"max_frames": 3, "latent_hei": 4, "latent_wid": 8})
+    load(folder, device="cpu")
+    assert asked == []
+    assert load(folder, device="cpu", compile=True).configuration.compile
+    assert asked == ["SpatioTemporalUNet"]
+    with pytest.raises(ArgumentError, match=r"memory 'fast' or 'auto', not 'low'"):
+        load(folder, device="cpu", compile=True, memory="low")
