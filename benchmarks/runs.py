@@ -106,6 +106,7 @@ def sampling(bench: Bench, stage: int) -> list[Row]:
                 generators=[torch.Generator().manual_seed(0)],
                 on_step=lambda _: seen.tick(),
                 first_timestep=None if stage == 1 else 599,
+                graphs=pipe.configuration.cuda_graphs,
             )
         return seen
 

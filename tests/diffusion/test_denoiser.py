@@ -88,6 +88,19 @@ def test_numbers_that_are_not_finite_raise_where_they_appear(bad: float) -> None
         denoise(latents(1), 1.0)
 
 
+def test_the_words_of_the_error_are_those_of_its_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a device the error comes one call later."""
+    asked: list[str] = []
+    monkeypatch.setattr("i2vgen_ms.diffusion.verdicts.Verdicts.ask", lambda self, x, words: asked.append(words))
+    denoise = Denoiser(
+        predict=Probe(latents(2)), schedule=stage_2(), prediction="v", stage=lambda: f"step {len(asked) + 1}"
+    )
+    for _ in range(2):
+        denoise(latents(1), 1.0)
+    denoise.settle()
+    assert [words.partition(":")[0] for words in asked] == ["step 1", "step 2"]
+
+
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(errors.ConfigurationError, match="did you mean 'exact'"):
         Denoiser(predict=Probe(latents()), schedule=stage_1(), prediction="v", rounding="exac")

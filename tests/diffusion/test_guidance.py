@@ -91,6 +91,53 @@ def test_branches_that_cannot_be_batched_are_refused(positive: dict, negative: d
         ClassifierFree(scale=2.0)(Network(), latents(), T, positive, negative)
 
 
+class Shared:
+    """The network, which takes several y an item; notes its batches, and with what it was prepared."""
+
+    per_condition = ("y",)
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.prepared: list[set[str]] = []
+
+    def prepare(self, **conditions: Any) -> dict[str, Any]:
+        self.prepared.append(set(conditions))
+        return {"ready": conditions}
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, ready: dict[str, Any]) -> torch.Tensor:
+        self.batches.append(len(x))
+        groups = len(ready["y"]) // len(x)
+        return Network()(torch.cat([x] * groups), torch.cat([t] * groups), ready["y"])
+
+
+@pytest.mark.parametrize("scale", [1.0, 7.5])
+@pytest.mark.parametrize("branches", ["batched", "sequential"])
+def test_a_network_that_shares_is_prepared_once_and_sees_each_item_once(branches: Any, scale: float) -> None:
+    x, (positive, negative) = latents(), conditions()
+    network, guidance = Shared(), ClassifierFree(scale=scale, rescale=0.2, branches=branches)
+    guided = guidance.conditioned(network, positive, negative)
+    wanted = guidance(Network(), x, T, positive, negative)
+    for _ in range(3):
+        torch.testing.assert_close(guided(x, T), wanted, rtol=0, atol=1e-6)
+    calls = 1 if branches == "batched" or scale == 1 else 2
+    assert network.prepared == [{"y"}] * calls
+    assert network.batches == [2] * 3 * calls
+
+
+RATE = torch.full((2,), 8.0)
+
+
+@pytest.mark.parametrize(("other", "batch"), [(RATE, 2), (RATE.clone(), 4), (None, 2)])
+def test_only_what_is_the_same_object_is_shared(other: torch.Tensor | None, batch: int) -> None:
+    """Whether two tensors are equal is known to their device alone, and nobody is to wait for it."""
+    x, (positive, negative) = latents(), conditions()
+    network, guidance = Shared(), ClassifierFree(scale=2.0)
+    rate = None if other is None else RATE
+    out = guidance(network, x, T, {**positive, "rate": rate}, {**negative, "rate": other})
+    assert network.batches == [batch]
+    torch.testing.assert_close(out, guidance(Network(), x, T, positive, negative), rtol=0, atol=1e-6)
+
+
 def test_impossible_options_are_refused() -> None:
     with pytest.raises(errors.ConfigurationError, match="rescale"):
         ClassifierFree(scale=2.0, rescale=1.5)
