@@ -88,8 +88,8 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, *, ops: Ops) -> None:
         super().__init__()
+        self.ops = ops
         self.conv = SpatialConvolution(channels, channels, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        larger = F.interpolate(rearrange(x, "b f h w c -> (b f) c h w"), scale_factor=2.0, mode="nearest")
-        return self.conv(rearrange(larger, "(b f) c h w -> b f h w c", b=x.shape[0]))
+        return self.conv(self.ops.double(x))

@@ -54,6 +54,7 @@ def _cuda(device: torch.device) -> Ops:
 def _fused(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels import frame_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
+    from i2vgen_ms.runtime.kernels.copies import double, join
     from i2vgen_ms.runtime.kernels.geglu import feed_forward
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
@@ -71,6 +72,8 @@ def _fused(plain: Ops) -> Ops:
         add_layer_norm=add_layer_norm,
         conv_spatial=convolution.bias_apart(plain.conv_spatial, add_bias_),
         conv_temporal=convolution.bias_apart(plain.conv_temporal, add_bias_),
+        join=join,
+        double=double,
         feed_forward=feed_forward,
         frame_attention=over_frames,
     )
@@ -100,6 +103,8 @@ def check(fused: Ops, device: torch.device) -> None:
             ("group_norm", (x, weight, bias), norm),
             ("layer_norm", (x, weight, bias), {}),
             ("add", (x, y, bias), {}),
+            ("join", (x, y[..., :40]), {}),
+            ("double", (x,), {"crop": 1}),
             ("feed_forward", (x, *layer), {}),
         )
     }

@@ -92,7 +92,7 @@ class SpatioTemporalUNet(nn.Module):
         levels = range(len(widths))
         padding = (vertical_padding[0], vertical_padding[1])
         self.latent_channels, self.extra_channels, self.out_channels = latent_channels, extra_channels, out_channels
-        self.level_count, self.padding = len(widths), padding
+        self.level_count, self.padding, self.ops = len(widths), padding, ops
 
         def temporal_block(width: int, heads: int) -> nn.Module:
             return temporal.block(
@@ -251,7 +251,7 @@ class SpatioTemporalUNet(nn.Module):
 
         for level in cast(Iterable[Level], reversed(self.up)):
             for stage in level.stages:
-                alive.append(stage(_joined(alive), embedding, context, shared, skip_temporal))
+                alive.append(stage(self._joined(alive), embedding, context, shared, skip_temporal))
             if level.resample is not None:
                 alive.append(level.resample(alive.pop()))
 
@@ -269,6 +269,13 @@ class SpatioTemporalUNet(nn.Module):
         """
         rate, context = self._conditions(text, image, fps)
         return {"prepared": Prepared(rate, Context(context)), **others}
+
+    def _joined(self, alive: list[Tensor]) -> Tensor:
+        """What came up and the skip that waits for it, side by side; the list holds neither afterwards.
+
+        A skip from before the context tells groups of items apart is beside each of them.
+        """
+        return self.ops.join(alive.pop(), alive.pop())
 
     def _conditions(
         self, text: Tensor | None, image: Tensor | None, fps: Tensor | None
@@ -297,15 +304,3 @@ class SpatioTemporalUNet(nn.Module):
                 f"latents of {x.shape[3]}x{x.shape[4]} (rows x columns) cannot be halved {self.level_count - 1} times; "
                 "pad them to a size that does (see runtime.sizes)"
             )
-
-
-def _joined(alive: list[Tensor]) -> Tensor:
-    """What came up and the skip that waits for it, side by side; the list holds neither afterwards.
-
-    A skip from before the context tells groups of items apart is beside each of them.
-    """
-    y, skip = alive.pop(), alive.pop()
-    if len(skip) == len(y):
-        return torch.cat([y, skip], dim=-1)
-    apart = y.unflatten(0, (-1, len(skip)))
-    return torch.cat([apart, skip.expand(len(apart), *skip.shape)], dim=-1).flatten(0, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from einops import repeat
 from torch import Tensor, nn
 
 from i2vgen_ms.tensors.layers import SpatialConvolution
@@ -25,11 +24,8 @@ class Upsample(nn.Module):
 
     def __init__(self, channels: int, *, crop: int, ops: Ops) -> None:
         super().__init__()
-        self.crop = crop
+        self.crop, self.ops = crop, ops
         self.convolution = SpatialConvolution(channels, channels, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = repeat(x, "b f h w c -> b f (h two) (w also) c", two=2, also=2)
-        if self.crop:
-            x = x[:, :, self.crop : -self.crop].contiguous()
-        return self.convolution(x)
+        return self.convolution(self.ops.double(x, crop=self.crop))

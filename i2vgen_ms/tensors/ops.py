@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
 from i2vgen_ms.tensors import attention
@@ -78,6 +79,18 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return rearrange(y, "b c f (h w) -> b f h w c", h=x.shape[2])
 
 
+def join(x: Tensor, y: Tensor) -> Tensor:
+    """`x: (g b) f h w c` and `y: b f h w d` side by side, `(g b) f h w (c d)`: y beside each of g groups of items."""
+    groups = len(x) // len(y)
+    return torch.cat([x, y if groups == 1 else y.repeat(groups, 1, 1, 1, 1)], dim=-1)
+
+
+def double(x: Tensor, *, crop: int = 0) -> Tensor:
+    """Each place of `x: b f h w c` as two by two, then `crop` rows off at the top and the bottom."""
+    x = repeat(x, "b f h w c -> b f (h two) (w also) c", two=2, also=2)
+    return x[:, :, crop : x.shape[2] - crop].contiguous()
+
+
 def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Gated linear unit with exact GELU (Shazeer 2020): `value * gelu(gate)`; `weight: 2o i`, value before gate."""
     value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
@@ -110,6 +123,8 @@ class Ops:
     add_layer_norm: Callable[..., tuple[Tensor, Tensor]] = add_layer_norm
     conv_spatial: Callable[..., Tensor] = conv_spatial
     conv_temporal: Callable[..., Tensor] = conv_temporal
+    join: Callable[..., Tensor] = join
+    double: Callable[..., Tensor] = double
     feed_forward: Callable[..., Tensor] = feed_forward
     in_parts: Callable[..., Tensor] = in_parts
 

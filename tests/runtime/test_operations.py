@@ -49,7 +49,7 @@ def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["group_norm", "layer_norm", "add", "conv_temporal", "feed_forward"])
+@pytest.mark.parametrize("name", ["group_norm", "layer_norm", "add", "conv_temporal", "join", "double", "feed_forward"])
 def test_what_differs_from_its_definition_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     wrong: Any = lambda *given, **options: 1.001 * getattr(Ops(), name)(*given, **options)  # noqa: E731
     monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, **{name: wrong}))

@@ -56,6 +56,15 @@ def test_every_kernel_compiles(capability: int, tmp_path) -> None:
         env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
     )
     assert done.returncode == 0, done.stderr
-    assert {"_statistics", "_merge", "_apply", "_normalise", "_add", "_gated", "_product", "_attend"} <= set(
-        done.stdout.split()
-    )
+    assert {
+        "_statistics",
+        "_merge",
+        "_apply",
+        "_normalise",
+        "_add",
+        "_gated",
+        "_product",
+        "_attend",
+        "_join",
+        "_double",
+    } <= set(done.stdout.split())
