@@ -67,6 +67,7 @@ def settings(name: str, model: Path, output: Path, **changes: Any) -> Settings:
         "length": {"steps": 4, "minutes": None},
         "batch": {"clips": 2, "pictures": 3, "accumulation": 1},
         "clips": {"frames": [FRAMES], "fps": [8], "sizes": [[WIDTH, HEIGHT]], "pictures_every": 0},
+        "data.pool": None,
         "data.workers": 0,
         "numerics": NUMBERS,
         "log.every": 1,
