@@ -13,9 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 # Channels and places of a tile; channels times the two bytes of fp16 make a whole memory line.
-COLUMNS, ROWS = 64, 32
-# Places that one program of the statistics reads: at most, and so few that there are so many programs.
-SPAN, PROGRAMS = 2048, 2048
+COLUMNS, ROWS = 64, 64
+# Places of a tile of the statistics, which keeps two sums for each of its values.
+SUMMED = 16
+# Places that one program of the statistics reads: at least and at most, and so few that there are so many programs.
+SHORTEST, SPAN, PROGRAMS = 256, 2048, 1024
 # Values of a tile of the merge.
 MERGED = 8192
 
@@ -165,7 +167,7 @@ def group_norm(
     out = torch.empty_like(x)
     with torch.cuda.device_of(x):
         _statistics[(splits * blocks, items)](
-            x, means, squares, places, channels, splits, span, blocks, ROWS=ROWS, COLUMNS=COLUMNS
+            x, means, squares, places, channels, splits, span, blocks, ROWS=SUMMED, COLUMNS=COLUMNS
         )
         _merge[(items, groups)](
             *(means, squares, weight, bias, added, scales, shifts),
@@ -181,6 +183,6 @@ def group_norm(
 
 
 def _span(places: int, others: int) -> int:
-    """How many places one program takes, where for each span there are so many others; whole tiles, at least two."""
+    """How many places one program takes, where for each span there are so many others; whole tiles."""
     wanted = triton.cdiv(places * others, PROGRAMS)
-    return min(SPAN, max(2 * ROWS, triton.cdiv(wanted, ROWS) * ROWS))
+    return min(SPAN, max(SHORTEST, triton.cdiv(wanted, SUMMED) * SUMMED))

@@ -14,7 +14,7 @@ from torch import Tensor
 from i2vgen_ms.runtime.kernels.add import slabs
 
 # Values of a program's rows.
-VALUES = 4096
+VALUES = 2048
 
 
 @triton.jit

@@ -18,8 +18,10 @@ from triton.runtime.jit import JITFunction
 import i2vgen_ms.runtime.kernels as package
 
 CONSTANTS = {"ROWS": 32, "COLUMNS": 64, "SPLITS": 32, "WIDTH": 16, "SILU": True, "SHIFT": True, "FRAMES": 32,
-             "X": True, "Y": True, "BIAS": True, "M": 64, "N": 64, "K": 32}
-HALF = {"x", "y", "total", "out", "weight", "bias", "shift", "q", "k", "v"}
+             "X": True, "Y": True, "BIAS": True, "KEYS": 16384, "M": 64, "N": 64, "K": 32}
+HALF = {"x", "y", "total", "out", "weight", "bias", "shift", "q", "k", "v", "weights"}
+TILES = {"tokens": "tensordesc<fp16[64,32]>", "weights": "tensordesc<fp16[2,64,32]>",
+         "result": "tensordesc<fp16[64,64]>"}
 CALLED = {"_gelu"}  # by other kernels, which compile it with them
 made = []
 for module in pkgutil.iter_modules(package.__path__):
@@ -28,6 +30,7 @@ for module in pkgutil.iter_modules(package.__path__):
             continue
         kinds = {
             name: "constexpr" if name in CONSTANTS
+            else TILES[name] if name in TILES
             else "*fp16" if name in HALF
             else "*fp32" if name in POINTERS
             else "fp32" if name in {"eps", "scale"}
@@ -40,7 +43,7 @@ for module in pkgutil.iter_modules(package.__path__):
         assert "ptx" in compiled.asm
 print(*made)
 """
-POINTERS = {"means", "squares", "scales", "shifts"}
+POINTERS = {"means", "squares", "scales", "shifts", "scores", "sums"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton is made for Linux")
@@ -58,6 +61,9 @@ def test_every_kernel_compiles(capability: int, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert {
         "_statistics",
+        "_fold",
+        "_interleave",
+        "_weigh",
         "_merge",
         "_apply",
         "_normalise",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from i2vgen_ms.runtime.kernels.geglu import feed_forward, gated, product
+from i2vgen_ms.runtime.kernels.geglu import feed_forward, fits, gated, product
 from i2vgen_ms.tensors import ops
 from tests.oracle import relative_error
 
@@ -43,10 +43,19 @@ def test_the_product_in_half_precision_is_summed_in_single(place: torch.device) 
     assert relative_error(got, ops.geglu(x.float(), weight.float(), bias.float())) <= 3e-4
 
 
-def test_the_product_reads_a_part_of_a_tensor(place: torch.device) -> None:
-    x = torch.randn(2, 9, 16, device=place)[:, 2:6]
-    weight, bias = torch.randn(24, 16, device=place), torch.randn(24, device=place)
-    assert relative_error(product(x, weight, bias), ops.geglu(x, weight, bias)) <= 1e-6
+def test_what_the_product_does_not_take(place: torch.device) -> None:
+    def of(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, device=place, dtype=torch.float16)
+
+    modern = place.type != "cuda" or torch.cuda.get_device_capability(place)[0] >= 9
+    assert fits(of(3, 16), of(32, 16)) == modern
+    assert not fits(of(3, 16).float(), of(32, 16).float())
+    assert not fits(of(3, 12), of(32, 12))
+    assert not fits(of(3, 16), of(24, 16))
+    assert not fits(of(16, 8).T, of(32, 16))
+    assert not fits(of(3, 16), of(16, 32).T)
+    assert not fits(of(49)[1:].view(3, 16), of(32, 16))
+    assert not fits(of(3, 1280), of(32, 1280))
 
 
 @pytest.mark.parametrize("channels", [16, 648])
@@ -55,5 +64,6 @@ def test_the_whole_layer(place: torch.device, channels: int, dtype: torch.dtype)
     x = torch.randn(2, 3, channels, device=place).to(dtype)
     shapes = (64, channels), (64,), (channels, 32), (channels,)
     layer = [(torch.randn(shape, device=place) / channels**0.5).to(dtype) for shape in shapes]
+    assert fits(x, layer[0]) == (dtype == torch.float16 and channels == 16)
     wanted = ops.feed_forward(x.double(), *(one.double() for one in layer))
     assert relative_error(feed_forward(x, *layer), wanted) <= (1e-6 if dtype == torch.float32 else 1e-3)

@@ -30,8 +30,8 @@ def test_it_is_the_definition(
     per_frame: bool,
     silu: bool,
 ) -> None:
-    monkeypatch.setattr(fused, "ROWS", 16)  # several tiles a span, and several spans, the last of each short
-    monkeypatch.setattr(fused, "_span", lambda places, others: 40)
+    monkeypatch.setattr(fused, "ROWS", 16)  # several tiles
+    monkeypatch.setattr(fused, "_span", lambda places, others: 40)  # and spans of several, the last of each short
     x = torch.randn(shape, device=place) * 3 + 1
     weight, bias = torch.randn(2, shape[-1], device=place)
     options: dict[str, Any] = {"groups": groups, "eps": 1e-5, "per_frame": per_frame, "silu": silu}
@@ -41,7 +41,6 @@ def test_it_is_the_definition(
 
 
 def test_a_large_mean_costs_no_digits(monkeypatch: pytest.MonkeyPatch, place: torch.device) -> None:
-    monkeypatch.setattr(fused, "ROWS", 16)
     monkeypatch.setattr(fused, "_span", lambda places, others: 40)
     x = torch.randn(1, 2, 10, 20, 16, device=place, dtype=torch.float64)
     one, zero = torch.ones(16, device=place), torch.zeros(16, device=place)
@@ -76,10 +75,10 @@ def test_a_first_tile_far_from_the_rest_costs_no_digits(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(("places", "others"), [(1, 1), (896, 20), (14400, 160), (460800, 5), (10**7, 1000)])
 def test_spans_are_whole_tiles_and_enough(places: int, others: int) -> None:
     span = fused._span(places, others)
-    assert span % fused.ROWS == 0
-    assert 2 * fused.ROWS <= span <= fused.SPAN
+    assert span % fused.SUMMED == 0
+    assert fused.SHORTEST <= span <= fused.SPAN
     programs = -(-places // span) * others
-    assert span == 2 * fused.ROWS or programs >= fused.PROGRAMS // 2
+    assert span == fused.SHORTEST or programs >= fused.PROGRAMS // 2
 
 
 def test_half_precision_has_statistics_in_single(place: torch.device) -> None:
