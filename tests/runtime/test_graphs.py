@@ -177,11 +177,12 @@ def test_a_network_that_waits_for_its_device_runs_as_it_is() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.no_grad()
-def test_threads_record_side_by_side() -> None:
+def test_threads_record_side_by_side_and_others_take_and_give_back_memory() -> None:
     networks = [small_network().cuda() for _ in range(3)]
-    text, wrong = inputs()["text"].cuda(), list[int]()
+    text, wrong, done = inputs()["text"].cuda(), list[int](), threading.Event()
     given = [(x.cuda(), t.cuda()) for x, t in states(6)]
     wanted = [networks[0](x, t, text=text) for x, t in given]
+    torch.cuda.synchronize()
 
     def work(index: int) -> None:
         with torch.no_grad():
@@ -191,10 +192,18 @@ def test_threads_record_side_by_side() -> None:
                         if not torch.equal(played(x, t, text=text), one):
                             wrong.append(index)
 
+    def disturb() -> None:
+        while not done.wait(0.001):
+            torch.zeros(2**22, device="cuda:0").sum().item()
+            torch.cuda.empty_cache()
+
     threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
-    for thread in threads:
+    disturbing = threading.Thread(target=disturb)
+    for thread in (*threads, disturbing):
         thread.start()
     for thread in threads:
         thread.join(120)
         assert not thread.is_alive()
+    done.set()
+    disturbing.join(120)
     assert not wrong
