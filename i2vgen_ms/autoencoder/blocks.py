@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -76,11 +75,12 @@ class Downsample(nn.Module):
 
     def __init__(self, channels: int, *, ops: Ops) -> None:
         super().__init__()
-        self.conv = SpatialConvolution(channels, channels, stride=2, padding=(0, 0), ops=ops)
+        self.ops = ops
+        self.conv = SpatialConvolution(channels, channels, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
         # published: zeros at the right and at the bottom only, so the picture is not centred on the grid
-        return self.conv(F.pad(x, (0, 0, 0, 1, 0, 1)))
+        return self.ops.conv_halved(x, self.conv.weight, self.conv.bias)
 
 
 class Upsample(nn.Module):
@@ -92,4 +92,4 @@ class Upsample(nn.Module):
         self.conv = SpatialConvolution(channels, channels, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.ops.double(x))
+        return self.ops.conv_doubled(x, self.conv.weight, self.conv.bias)

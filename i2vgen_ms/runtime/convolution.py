@@ -23,6 +23,12 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return rearrange(y, "b c f h w -> b f h w c")
 
 
+def conv_halved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`ops.conv_halved`, with weights that have a row and a column of zeros first: so the activation is not copied."""
+    y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), F.pad(weight, (1, 0, 1, 0)), bias, stride=2, padding=1)
+    return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
+
+
 def bias_apart(
     convolution: Callable[..., Tensor], add_bias_: Callable[[Tensor, Tensor], Tensor]
 ) -> Callable[..., Tensor]:

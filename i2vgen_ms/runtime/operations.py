@@ -21,6 +21,7 @@ from i2vgen_ms.tensors.ops import Ops
 TOLERANCE = 1e-5
 # The same of fp16, where the definition is computed in fp32: the result's own rounding, and that of what is between.
 HALF_TOLERANCE = 1e-3
+HALF = "in half precision"
 
 
 class FusedWarning(UserWarning):
@@ -38,6 +39,7 @@ def _cuda(device: torch.device) -> Ops:
         group_norm=chunked.group_norm,
         conv_spatial=chunked.conv_spatial,
         conv_temporal=convolution.conv_temporal,
+        conv_halved=convolution.conv_halved,
         feed_forward=chunked.feed_forward,
         in_parts=chunked.in_parts,
     )
@@ -52,9 +54,10 @@ def _cuda(device: torch.device) -> Ops:
 
 
 def _fused(plain: Ops) -> Ops:
-    from i2vgen_ms.runtime.kernels import frame_attention
+    from i2vgen_ms.runtime.kernels import frame_attention, wide_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join
+    from i2vgen_ms.runtime.kernels.doubled import conv_doubled
     from i2vgen_ms.runtime.kernels.geglu import feed_forward
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
@@ -64,19 +67,31 @@ def _fused(plain: Ops) -> Ops:
             return frame_attention.over_frames(q, k, v)
         return attention.over_frames(plain.attention, q, k, v)
 
-    return replace(
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return wide_attention.attend(q, k, v) if wide_attention.takes(q, k) else plain.attention(q, k, v)
+
+    def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # In fp32 cuDNN takes as much memory again, and a convolution by rows does not.
+        whole = x.dtype == torch.float32
+        return fused.conv_spatial(double(x), weight, bias) if whole else conv_doubled(x, weight, bias)
+
+    fused = replace(
         plain,
+        attention=attend,
         group_norm=group_norm,
         layer_norm=layer_norm,
         add=add,
         add_layer_norm=add_layer_norm,
         conv_spatial=convolution.bias_apart(plain.conv_spatial, add_bias_),
         conv_temporal=convolution.bias_apart(plain.conv_temporal, add_bias_),
+        conv_halved=convolution.bias_apart(plain.conv_halved, add_bias_),
+        conv_doubled=doubled,
         join=join,
         double=double,
         feed_forward=feed_forward,
         frame_attention=over_frames,
     )
+    return fused
 
 
 def check(fused: Ops, device: torch.device) -> None:
@@ -91,12 +106,20 @@ def check(fused: Ops, device: torch.device) -> None:
 
     x, y, weight, bias = numbers(1, 3, 5, 7, 64), numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
     frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
-    layer = numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)
-    kernel = numbers(64, 64, 3, 1)
+    layer, wide = (numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)), numbers(3, 1, 40, 1, 512)
+    kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
     # Not with cuDNN's choice of TF32, which it makes for one kernel and not for another.
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        convolved = fused.conv_temporal(x, kernel, bias), ops.conv_temporal(x, kernel, bias)
+        convolved = {
+            name: (getattr(fused, name)(x, weights, bias), getattr(ops, name)(x, weights, bias))
+            for name, weights in (("conv_temporal", kernel), ("conv_halved", square))
+        }
+        halves = {}
+        for name, given in {"feed_forward": (x, *layer), "conv_doubled": (x, square, bias), "attention": wide}.items():
+            half = [one.half() for one in given]
+            wanted = getattr(plain, name)(*(one.float() for one in half))
+            halves[f"{name} {HALF}"] = getattr(fused, name)(*half).float(), wanted
     pairs = {
         name: (getattr(fused, name)(*given, **options), getattr(ops, name)(*given, **options))
         for name, given, options in (
@@ -110,12 +133,9 @@ def check(fused: Ops, device: torch.device) -> None:
     }
     both = zip(fused.add_layer_norm(x, y, weight, bias), ops.add_layer_norm(x, y, weight, bias), strict=True)
     pairs |= {f"add_layer_norm ({what})": pair for what, pair in zip(("sum", "norm"), both, strict=True)}
-    pairs["conv_temporal"] = convolved
+    pairs |= convolved | halves
     pairs["attention over frames"] = fused.attend_over_frames(*frames), attention.over_frames(attention.math, *frames)
-    half = [one.half() for one in (x, *layer)]
-    halves = "feed_forward in half precision"
-    pairs[halves] = fused.feed_forward(*half).float(), ops.feed_forward(*(one.float() for one in half))
     for name, (ours, wanted) in pairs.items():
         error = float((ours - wanted).norm() / wanted.norm())
-        if not error <= (HALF_TOLERANCE if name == halves else TOLERANCE):
+        if not error <= (HALF_TOLERANCE if name.endswith(HALF) else TOLERANCE):
             raise RuntimeError(f"{name} differs from its definition by {error:.1e}")

@@ -91,6 +91,17 @@ def double(x: Tensor, *, crop: int = 0) -> Tensor:
     return x[:, :, crop : x.shape[2] - crop].contiguous()
 
 
+def conv_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`conv_spatial` with `weight: o i 3 3` of `x: b f h w c` at twice its size, each place repeated."""
+    larger = F.interpolate(rearrange(x, "b f h w c -> (b f) c h w"), scale_factor=2.0, mode="nearest")
+    return conv_spatial(rearrange(larger, "(b f) c h w -> b f h w c", b=x.shape[0]), weight, bias)
+
+
+def conv_halved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`conv_spatial` with stride 2 that sees one row and one column of zeros beyond the end, none before the first."""
+    return conv_spatial(F.pad(x, (0, 0, 0, 1, 0, 1)), weight, bias, stride=2, padding=(0, 0))
+
+
 def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Gated linear unit with exact GELU (Shazeer 2020): `value * gelu(gate)`; `weight: 2o i`, value before gate."""
     value, gate = F.linear(x, weight, bias).chunk(2, dim=-1)
@@ -123,6 +134,8 @@ class Ops:
     add_layer_norm: Callable[..., tuple[Tensor, Tensor]] = add_layer_norm
     conv_spatial: Callable[..., Tensor] = conv_spatial
     conv_temporal: Callable[..., Tensor] = conv_temporal
+    conv_doubled: Callable[..., Tensor] = conv_doubled
+    conv_halved: Callable[..., Tensor] = conv_halved
     join: Callable[..., Tensor] = join
     double: Callable[..., Tensor] = double
     feed_forward: Callable[..., Tensor] = feed_forward

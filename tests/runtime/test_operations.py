@@ -49,7 +49,10 @@ def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["group_norm", "layer_norm", "add", "conv_temporal", "join", "double", "feed_forward"])
+@pytest.mark.parametrize(
+    "name",
+    ["group_norm", "layer_norm", "add", "conv_temporal", "conv_halved", "join", "double", "feed_forward"],
+)
 def test_what_differs_from_its_definition_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     wrong: Any = lambda *given, **options: 1.001 * getattr(Ops(), name)(*given, **options)  # noqa: E731
     monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, **{name: wrong}))
@@ -66,12 +69,13 @@ def test_neither_a_wrong_sum_nor_its_wrong_norm_is_used(index: int) -> None:
         check(Ops(add_layer_norm=wrong), HERE)
 
 
-def test_half_precision_is_checked_apart() -> None:
-    def wrong(x: torch.Tensor, *layer: torch.Tensor) -> torch.Tensor:
-        return Ops().feed_forward(x, *layer) * (1.01 if x.dtype == torch.float16 else 1)
+@pytest.mark.parametrize("name", ["feed_forward", "conv_doubled", "attention"])
+def test_half_precision_is_checked_apart(name: str) -> None:
+    def wrong(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        return getattr(Ops(), name)(x, *others) * (1.01 if x.dtype == torch.float16 else 1)
 
-    with pytest.raises(RuntimeError, match=r"feed_forward in half precision .* by 1\.0e-02"):
-        check(Ops(feed_forward=wrong), HERE)
+    with pytest.raises(RuntimeError, match=rf"{name} in half precision .* by 1\.0e-02"):
+        check(replace(Ops(), **{name: wrong}), HERE)
 
 
 def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch) -> None:

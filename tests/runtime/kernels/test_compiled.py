@@ -19,7 +19,7 @@ import i2vgen_ms.runtime.kernels as package
 
 CONSTANTS = {"ROWS": 32, "COLUMNS": 64, "SPLITS": 32, "WIDTH": 16, "SILU": True, "SHIFT": True, "FRAMES": 32,
              "X": True, "Y": True, "BIAS": True, "KEYS": 16384, "M": 64, "N": 64, "K": 32}
-HALF = {"x", "y", "total", "out", "weight", "bias", "shift", "q", "k", "v", "weights"}
+HALF = {"x", "y", "total", "out", "weight", "bias", "shift", "q", "k", "v", "shares"}
 TILES = {"tokens": "tensordesc<fp16[64,32]>", "weights": "tensordesc<fp16[2,64,32]>",
          "result": "tensordesc<fp16[64,64]>"}
 CALLED = {"_gelu"}  # by other kernels, which compile it with them
