@@ -70,11 +70,11 @@ def evaluate(
     if settings.output.fps == "source":
         call = {**call, "fps": max(1, round(samples.fps))}
     size = settings.batch_size
-    videos = {MODEL: _made(pipe, samples, size, call), samples.called: samples.without}
+    videos = {MODEL: made(pipe, samples, size, call), samples.called: samples.without}
     if untrained:
         with tempfile.TemporaryDirectory(prefix="i2vgen_ms-untrained-") as folder:
             write_untrained(Path(folder), pipe.configuration, pipe.folder)
-            videos[UNTRAINED] = _made(load_pipeline(folder, device=pipe.device), samples, size, call)
+            videos[UNTRAINED] = made(load_pipeline(folder, device=pipe.device), samples, size, call)
     if sheet is not None:
         write_sheet(sheet, [samples.truth, *videos.values()])
     classifier, notes = _classifier(pipe.device, samples)
@@ -131,13 +131,13 @@ def measured(
     return values
 
 
-def _made(pipe: Any, samples: Samples, size: int, call: Mapping[str, Any]) -> Tensor:
+def made(pipe: Any, samples: Samples, size: int, call: Mapping[str, Any]) -> Tensor:
     """The pipeline's videos, `b f h w c`, made from `size` inputs at a time."""
-    made = []
+    found = []
     for start in range(0, len(samples.inputs), size):
         for result in pipe(samples.inputs[start : start + size], **{**call, "output_type": "pt"}):
-            made.append(result.tensor.movedim(0, -1).clamp(-1, 1))
-    return torch.stack(made)
+            found.append(result.tensor.movedim(0, -1).clamp(-1, 1))
+    return torch.stack(found)
 
 
 def _classifier(device: torch.device, samples: Samples) -> tuple[Classifier | None, tuple[str, ...]]:

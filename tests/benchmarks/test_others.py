@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import counts, cpu, diffusers
+from benchmarks import counts, cpu, diffusers, samplers
 from benchmarks import models as models_of
 from benchmarks.theirs import unet
+from i2vgen_ms import catalogue
 from i2vgen_ms.weights import architecture
 
 
@@ -70,3 +72,28 @@ def test_full_size_is_the_published_size(stage: int) -> None:
         for name, tensor in built.network.state_dict().items()
     }
     assert ours == {name: tensor.shape for name, tensor in theirs.items()}
+
+
+@pytest.mark.full
+def test_every_sampler_at_every_number_of_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "out.json"
+    assert samplers.main(["--clips", "2", "--steps", "3", "--device", "cpu", "--json", str(file)]) == 0
+    rows = json.loads(file.read_text(encoding="utf-8"))
+    assert [(row["sampler"], row["steps"]) for row in rows] == [
+        (name, steps) for steps in (3,) for name in catalogue.names("samplers")
+    ]
+    assert all(10 < row["psnr"] < 40 and row["frechet_distance"] > 0 for row in rows)
+    assert len({row["psnr"] for row in rows}) > 4, "ddim and euler are one, the others are not"
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows)
+
+
+def test_the_plot_of_samplers_is_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [
+        {"sampler": name, "steps": steps, "psnr": 20.0 + steps, "frechet_distance": 100.0 - steps}
+        for name in ("ddim", "heun")
+        for steps in (5, 10)
+    ]
+    samplers.plot(tmp_path / "plot.png", rows)
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.width > 500
