@@ -173,6 +173,8 @@ class CudaRecorder:
         """What runs the function's kernels again, and where their result is then."""
         with _LOCK:
             stream = _stream(self._device)
+            for busy in (torch.cuda.current_stream(self._device), stream):
+                busy.synchronize()
             torch.cuda.empty_cache()  # the first call's memory, which the recording needs once more, in its own pool
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.stream(stream):

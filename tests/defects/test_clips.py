@@ -48,9 +48,9 @@ def encoded(pipe: VideoToVideo) -> Iterator[list[torch.Tensor]]:
 
 @contextmanager
 def sampled(pipe: VideoToVideo) -> Iterator[list[tuple[int, ...]]]:
-    """The shapes `b c f h w` of the states that the network is given meanwhile."""
+    """The shapes `b c f h w` of what the network makes meanwhile, for both branches of guidance."""
     seen: list[tuple[int, ...]] = []
-    hook = pipe.networks.st_unet.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    hook = pipe.networks.st_unet.register_forward_hook(lambda module, args, out: seen.append(tuple(out.shape)))
     try:
         yield seen
     finally:
