@@ -79,8 +79,8 @@ class Call(Generic[Settings]):
 
     @property
     def graphs(self) -> str:
-        """When the ST-UNet's calls may be recorded: never while its weights come and go."""
-        return "off" if self.plan.stream else self.settings.cuda_graphs
+        """When the calls of the ST-UNet that is placed may be recorded: never while its weights come and go."""
+        return "off" if self.networks.residents["st_unet"].streaming else self.settings.cuda_graphs
 
     def planned(self, device: torch.device) -> Call[Settings]:
         """The call with the plan that its memory mode means on `device`, now that its sizes are known."""

@@ -50,6 +50,11 @@ class Resident:
         return bool(self._streamed)
 
     @property
+    def streaming(self) -> bool:
+        """Whether its weights come and go while it runs; it stays so for as long as anybody uses it."""
+        return self._stream is not None
+
+    @property
     def streamed_bytes(self) -> int:
         """What the network takes on the device while it is streamed."""
         largest = max((block.nbytes for _, block in self._streamed), default=0)

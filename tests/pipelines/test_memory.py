@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from i2vgen_ms.errors import ArgumentError, ForkError, OutOfMemoryError
-from i2vgen_ms.pipelines import ImageToVideo, MemoryWarning, load, stage
+from i2vgen_ms.pipelines import ImageToVideo, MemoryWarning, image_to_video, load, stage
 from i2vgen_ms.runtime import residency
 from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.runtime.residency import Resident
@@ -61,6 +61,19 @@ def test_every_mode_makes_the_same_video(
     there = {"fast": {"encoder", "st_unet", "autoencoder"}, "balanced": set(), "low": set()}[mode]
     assert {name for name, one in moving.networks.residents.items() if one.on_device} == there
     assert seen == {"fast": [True] * 3, "balanced": [True] * 3, "low": [False, False, True]}[mode]
+
+
+@pytest.mark.parametrize("mode", PLANS)
+def test_calls_are_recorded_unless_the_weights_come_and_go(
+    moving: ImageToVideo, picture: np.ndarray, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        image_to_video, "sample", lambda network, diffusion, x, *, graphs, **other: asked.append(graphs) or x
+    )
+    moving(picture, memory=mode, cuda_graphs="on", **CALL)
+    moving(picture, memory=mode, **CALL)
+    assert asked == (["off", "off"] if mode == "low" else ["on", "auto"])
 
 
 def where(pipe: ImageToVideo, monkeypatch: pytest.MonkeyPatch) -> list[bool]:

@@ -13,7 +13,7 @@ from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.runtime import compiled
 from i2vgen_ms.runtime.compiled import CompileWarning, Region, compile_blocks
-from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors import attention, ops
 from i2vgen_ms.tensors.ops import Ops
 from tests.oracle import relative_error
 from tests.runtime.small import HERE, inputs, small_network
@@ -35,13 +35,21 @@ def test_blocks_are_traced_as_a_whole_and_the_network_is_the_same() -> None:
         graphs.append(graph)
         return graph.forward
 
-    network = small_network(Ops(group_norm=lambda *given, **named: ops.group_norm(*given, **named)))
+    def over_frames(*given: Any) -> torch.Tensor:
+        assert not torch.compiler.is_compiling()  # a kernel of our own is called, not looked into
+        called.append(True)
+        return attention.over_frames(attention.sdpa, *given)
+
+    called: list[bool] = []
+    norm = lambda *given, **named: ops.group_norm(*given, **named)  # noqa: E731
+    network = small_network(Ops(group_norm=norm, frame_attention=over_frames))
     assert compile_blocks(network, HERE, backend=backend)
     with torch.no_grad():
         assert relative_error(network(**inputs()), small_network()(**inputs())) <= 1e-6
         count = len(graphs)
         network(**inputs(1))
     assert len(graphs) == count > 1
+    assert called
     assert network.state_dict().keys() == small_network().state_dict().keys()
     assert network.stem.ops.group_norm is not ops.group_norm
     assert network.middle_in.spatial.block.ops == Ops()
