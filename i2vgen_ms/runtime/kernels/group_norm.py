@@ -18,8 +18,48 @@ COLUMNS, ROWS = 64, 64
 SUMMED = 16
 # Places that one program of the statistics reads: at least and at most, and so few that there are so many programs.
 SHORTEST, SPAN, PROGRAMS = 256, 2048, 1024
+# A group of so many values is done in one launch, by one program that keeps it in registers.
+WHOLE = 16384
 # Values of a tile of the merge.
 MERGED = 8192
+
+
+@triton.jit
+def _whole(
+    x,
+    weight,
+    bias,
+    shift,
+    out,
+    places,
+    channels,
+    width,
+    frames,
+    shift_stride,
+    eps,
+    SHIFT: tl.constexpr,
+    SILU: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Statistics and result of one group of an item; grid (group, item)."""
+    item = tl.program_id(1).to(tl.int64)
+    row, inside = tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    column = tl.program_id(0) * width + inside
+    there = (row < places)[:, None] & (inside < width)[None, :]
+    place = (item * places + row)[:, None] * channels + column[None, :]
+    values = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
+    if SHIFT:
+        more = tl.load(shift + (item // frames) * shift_stride + column, mask=inside < width, other=0.0)
+        values = tl.where(there, values + more.to(tl.float32)[None, :], 0.0)
+    mean = tl.sum(values) / (places * width)
+    apart = tl.where(there, values - mean, 0.0)
+    scale = tl.rsqrt(tl.sum(apart * apart) / (places * width) + eps)
+    y = apart * scale * tl.load(weight + column, mask=inside < width, other=0.0).to(tl.float32)[None, :]
+    y += tl.load(bias + column, mask=inside < width, other=0.0).to(tl.float32)[None, :]
+    if SILU:
+        y = y * tl.sigmoid(y)
+    tl.store(out + place, y.to(out.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -152,19 +192,30 @@ def group_norm(
     silu: bool = False,
     shift: Tensor | None = None,
 ) -> Tensor:
-    """`tensors.ops.group_norm`, in three launches and beside the result almost no memory; the shift costs nothing."""
+    """`tensors.ops.group_norm`, in one launch or three, beside the result with almost no memory."""
     x = x.contiguous()
     channels = x.shape[-1]
     items = x.shape[0] * x.shape[1] if per_frame else x.shape[0]
     places = x.numel() // (items * channels)
     width, blocks = channels // groups, triton.cdiv(channels, COLUMNS)
-    span = _span(places, items * blocks)
-    splits = triton.cdiv(places, span)
-    wide = triton.next_power_of_2(width)
-    means, squares = x.new_empty((2, items, splits, channels), dtype=torch.float32)
-    scales, shifts = x.new_empty((2, items, channels), dtype=torch.float32)
+    tall, wide = triton.next_power_of_2(places), triton.next_power_of_2(width)
     added = bias if shift is None else shift.contiguous().expand(len(x), -1)
     out = torch.empty_like(x)
+    if tall * wide <= WHOLE:
+        with torch.cuda.device_of(x):
+            _whole[(groups, items)](
+                *(x, weight, bias, added, out, places, channels, width, items // len(x), added.stride(0), eps),
+                SHIFT=shift is not None,
+                SILU=silu,
+                ROWS=tall,
+                WIDTH=wide,
+                num_warps=4 if tall * wide <= WHOLE // 2 else 8,
+            )
+        return out
+    span = _span(places, items * blocks)
+    splits = triton.cdiv(places, span)
+    means, squares = x.new_empty((2, items, splits, channels), dtype=torch.float32)
+    scales, shifts = x.new_empty((2, items, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         _statistics[(splits * blocks, items)](
             x, means, squares, places, channels, splits, span, blocks, ROWS=SUMMED, COLUMNS=COLUMNS

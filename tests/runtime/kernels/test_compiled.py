@@ -61,6 +61,7 @@ def test_every_kernel_compiles(capability: int, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert {
         "_statistics",
+        "_whole",
         "_fold",
         "_interleave",
         "_weigh",

@@ -19,6 +19,12 @@ CASES: list[tuple[tuple[int, ...], int]] = [
 ]
 
 
+@pytest.fixture(autouse=True, params=[0, 2**30], ids=["split", "whole"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A group's values are split among programs, or one has them all."""
+    monkeypatch.setattr(fused, "WHOLE", request.param)
+
+
 @pytest.mark.parametrize(("shape", "groups"), CASES)
 @pytest.mark.parametrize("per_frame", [True, False])
 @pytest.mark.parametrize("silu", [True, False])
