@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import time
-import warnings
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO
 
 import av
 
+from i2vgen_ms.cautions import caution
 from i2vgen_ms.errors import I2VGenError
 from i2vgen_ms.media.clip import Clip
 from i2vgen_ms.media.demuxer import open_container
@@ -144,7 +144,7 @@ def audio_for(clip: Clip, *, frames: int, fps: float | Fraction) -> Audio | None
 
 def leave_out(problem: str, *, stacklevel: int) -> None:
     """Warns; `stacklevel` as in `warnings.warn`."""
-    warnings.warn(f"the sound is left out: {problem}", AudioWarning, stacklevel=stacklevel)
+    caution(f"the sound is left out: {problem}", AudioWarning, stacklevel=stacklevel)
 
 
 def misfit(audio: Audio, suffix: str) -> str:

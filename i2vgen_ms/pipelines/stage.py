@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,20 +17,20 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from einops import rearrange
 from torch import Generator, Tensor
 
+from i2vgen_ms.cautions import caution
 from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.diffusion.samplers.sampler import Step
 from i2vgen_ms.errors import ArgumentError, ForkError, NonFiniteError, OutOfMemoryError
 from i2vgen_ms.media.limits import Limits
 from i2vgen_ms.pipelines import arguments, delivery, preview
+from i2vgen_ms.pipelines.decoding import decoded
 from i2vgen_ms.pipelines.networks import Adapter, Loader, Networks
 from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
 from i2vgen_ms.runtime import residency
-from i2vgen_ms.runtime.arrival import Arrival
-from i2vgen_ms.runtime.compiled import CompileWarning
+from i2vgen_ms.runtime.compiled import advise
 from i2vgen_ms.runtime.memory import LOWER, ONLY, MemoryWarning, Need, Plan, choose
 from i2vgen_ms.runtime.shortage import let_go, memory_advice
 from i2vgen_ms.runtime.sizes import latent_size
@@ -88,12 +86,8 @@ class Call(Generic[Settings]):
             return self
         plan = choose(self.settings.memory, self._needs(), residency.available_bytes(device))
         settings, guidance = self.settings, self.settings.diffusion.guidance
-        if settings.compile and plan.mode != "fast":
-            warnings.warn(
-                f"compiled networks are meant for memory='fast'; this call runs in {plan.mode!r}, and gains little",
-                CompileWarning,
-                stacklevel=2,
-            )
+        if settings.compile:
+            advise(plan.mode)
         if plan.sequential and "branches" in guidance.options and self.given.get("guidance_branches") is None:
             settings = settings.replace("diffusion.guidance", {**guidance.to_json(), "branches": "sequential"})
         return replace(self, plan=plan, settings=settings)
@@ -287,7 +281,7 @@ class Stage(ABC, Generic[Settings, Prepared]):
                 if lower is None or call.settings.on_oom == "raise":
                     raise
                 problem = str(error)
-            warnings.warn(f"trying again with memory={lower!r}, because of: {problem}", MemoryWarning, stacklevel=2)
+            caution(f"trying again with memory={lower!r}, because of: {problem}", MemoryWarning, stacklevel=2)
             # The estimate of what is needed was too small: nothing that idles keeps its room.
             residency.make_room(self.device, sys.maxsize)
             call = replace(call, settings=call.settings.replace("memory", lower))
@@ -295,21 +289,5 @@ class Stage(ABC, Generic[Settings, Prepared]):
     @staticmethod
     def _decode(latents: Tensor, call: Call[Settings]) -> Iterator[Tensor]:
         """Chunks of frames `f h w c`, cropped to the video's size, of the latents `c f h w` of one video."""
-        output, done = call.settings.output, 0
-        coming: deque[tuple[Tensor, Arrival]] = deque()
         with memory_advice("decoding"), call.placed("autoencoder") as autoencoder:
-            chunks = autoencoder.decode(rearrange(latents, "c f h w -> 1 f h w c"))
-            while (chunk := next(chunks, None)) is not None or coming:
-                if chunk is not None:
-                    frames = chunk[0, :, : output.height, : output.width]
-                    coming.append((frames, Arrival(torch.isfinite(frames).all())))
-                    if frames.is_cuda and len(coming) == 1:
-                        continue  # the device has the next chunk to work on while this one is waited for
-                frames, good = coming.popleft()
-                if not bool(good.wait()):
-                    raise NonFiniteError(
-                        f"decoding: NaN or infinity after frame {done}; try dtype 'float32' for the autoencoder"
-                    )
-                done += len(frames)
-                call.reporter.report(Progress("decoding", done, latents.shape[1]))
-                yield frames
+            yield from decoded(latents, autoencoder, call.settings.output, call.reporter.report)

@@ -6,7 +6,6 @@ clips; it knows nothing of modelscope.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from einops import rearrange
 from torch import Generator, Tensor
 
 from i2vgen_ms import catalogue
+from i2vgen_ms.cautions import caution
 from i2vgen_ms.config.schema import VideoToVideoConfiguration
 from i2vgen_ms.diffusion import noise
 from i2vgen_ms.diffusion.schedule import start_scale, start_timestep
@@ -105,7 +105,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         )
         if clip.truncated:
             count = "frames" if clip.left_out is None else f"{clip.left_out} frame{'' if clip.left_out == 1 else 's'}"
-            warnings.warn(
+            caution(
                 f"left out: {count} after frame {limit}; give window=True to work on the whole clip, or max_frames",
                 ClipWarning,
                 stacklevel=2,
@@ -164,7 +164,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         prompt = call.settings.prompt
         cut = call.networks.encoder.fit(text).cut  # the suffix comes after the text, and takes no room from it
         if cut:
-            warnings.warn(
+            caution(
                 f"the text is longer than the encoder reads: shorten it; these words are cut: {' '.join(cut)!r}",
                 ClipWarning,
                 stacklevel=2,
