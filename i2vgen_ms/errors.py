@@ -4,6 +4,7 @@
     +-- ConfigurationError        configuration.json, or a part's options (also a ValueError)
     |   `-- UnknownPartError      a type name that no catalogue entry or installed package provides
     +-- ArgumentError             an argument of a call (also a ValueError)
+    |   `-- LimitError            more is asked for than a service does
     +-- CheckpointError           a weight file that cannot be used
     |   +-- UnsafeCheckpointError it asks for code to be run
     |   +-- CorruptCheckpointError  truncated, damaged, or not a checkpoint at all
@@ -49,6 +50,10 @@ class UnknownPartError(ConfigurationError):
 
 class ArgumentError(I2VGenError, ValueError):
     """An argument of a call is unknown, of the wrong type or out of range."""
+
+
+class LimitError(ArgumentError):
+    """More is asked for than a service does for one request."""
 
 
 class CheckpointError(I2VGenError):

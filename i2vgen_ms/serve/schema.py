@@ -10,13 +10,13 @@ from PIL import Image
 from pydantic import BaseModel, Field
 
 from i2vgen_ms.service import KINDS, Status
-from i2vgen_ms.service.job import Preview
+from i2vgen_ms.service.job import Failure, Preview
 
 KIND = Literal["image-to-video", "video-to-video", "animate"]
 
 
 class Error(BaseModel):
-    """Why something was not done: a word for programs, words for people."""
+    """Why something was not done, or what there is to know about it: a word for programs, words for people."""
 
     type: str
     message: str
@@ -61,6 +61,7 @@ class JobStatus(BaseModel):
     seconds: float = Field(description="seconds at work")
     seconds_left: float | None = Field(description="an estimate, once there is one")
     seed: int | None = Field(description="of the video: the same seed and request give it again")
+    warnings: list[Error] = Field(description="what of the input does not reach the video, and the like")
     error: Error | None
     result: ResultFile | None
     preview: PreviewFrames | None = Field(description="if the job makes previews and they were asked for")
@@ -86,14 +87,19 @@ class Health(BaseModel):
 
 def status_of(status: Status, *, preview: bool = False) -> JobStatus:
     """A Status as it goes out; preview: with its frames."""
-    failure = None if status.failure is None else Error(type=status.failure.type, message=status.failure.message)
+    failure = None if status.failure is None else _error(status.failure)
     result = None if status.size is None else ResultFile(url=f"/v1/jobs/{status.id}/result", bytes=status.size)
     shared: dict[str, Any] = {name: getattr(status, name) for name in JobStatus.model_fields if hasattr(status, name)}
     frames = _frames(status.preview) if preview and status.preview is not None else None
     for name in ("progress", "waited", "seconds"):
         shared[name] = round(shared[name], 3)
     left = None if status.seconds_left is None else round(status.seconds_left, 1)
-    return JobStatus(**shared | {"error": failure, "result": result, "preview": frames, "seconds_left": left})
+    told = {"warnings": [_error(warning) for warning in status.warnings]}
+    return JobStatus(**shared | told | {"error": failure, "result": result, "preview": frames, "seconds_left": left})
+
+
+def _error(failure: Failure) -> Error:
+    return Error(type=failure.type, message=failure.message)
 
 
 def _frames(preview: Preview) -> PreviewFrames:

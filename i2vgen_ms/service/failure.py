@@ -18,6 +18,7 @@ from i2vgen_ms.service.job import Failure
 # What the words of these are about came with the request, or is what the sender can lower.
 TOLD = (
     errors.ArgumentError,
+    errors.LimitError,
     errors.UnreadableMediaError,
     errors.MediaLimitError,
     errors.OutOfMemoryError,
@@ -36,8 +37,7 @@ def type_of(error: BaseException) -> str:
     """
     if not isinstance(error, TOLD):
         return "internal"
-    name = type(error).__name__.removesuffix("Error")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return _word(error, "Error")
 
 
 def failure_of(error: BaseException, hidden: Iterable[str | os.PathLike[str]] = ()) -> Failure:
@@ -45,6 +45,15 @@ def failure_of(error: BaseException, hidden: Iterable[str | os.PathLike[str]] = 
     if not isinstance(error, TOLD):
         return Failure("internal", _INTERNAL)
     return Failure(type_of(error), without_folders(str(error), hidden))
+
+
+def warning_of(warning: Warning, hidden: Iterable[str | os.PathLike[str]] = ()) -> Failure:
+    """What is said about a warning; the word for ClipWarning is `clip`."""
+    return Failure(_word(warning, "Warning"), without_folders(str(warning), hidden))
+
+
+def _word(one: BaseException, end: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(one).__name__.removesuffix(end)).lower()
 
 
 def without_folders(words: str, hidden: Iterable[str | os.PathLike[str]] = ()) -> str:

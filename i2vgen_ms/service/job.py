@@ -50,7 +50,8 @@ class Preview:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why there is no video: a word for programs, and words for people that tell nothing of this machine."""
+    """Why there is no video, or what is not as it should be with it: a word for programs, and words for people that
+    tell nothing of this machine."""
 
     type: str
     message: str
@@ -63,6 +64,7 @@ class Status:
     waiting: jobs before it in the queue, while queued. part: the task whose stage is at work; stage: `starting`,
     `sampling` or `decoding`; step of steps: of that stage. progress: 0 to 1, of the whole job.
     waited, seconds: spent in the queue and at work. seconds_left: an estimate, None where there is none yet.
+    warnings: what of the input does not reach the video, and the like.
     seed: of the video, once there is one. size: bytes of the result, None where there is no file (any more).
     """
 
@@ -82,6 +84,7 @@ class Status:
     size: int | None
     failure: Failure | None
     preview: Preview | None
+    warnings: tuple[Failure, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -112,6 +115,7 @@ class Job:
     size: int | None = None
     failure: Failure | None = None
     preview: Preview | None = None
+    warnings: tuple[Failure, ...] = ()
 
     def end(self, state: str, now: float, failure: Failure | None = None) -> None:
         """Finishes it; what nobody needs any more is let go."""
@@ -142,4 +146,5 @@ class Job:
             size=self.size,
             failure=self.failure,
             preview=self.preview,
+            warnings=self.warnings,
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from i2vgen_ms.errors import ArgumentError, MediaLimitError, UnreadableMediaError, nearest
+from i2vgen_ms.errors import ArgumentError, LimitError, MediaLimitError, UnreadableMediaError, nearest
 from i2vgen_ms.pipelines import Animation, Progress, Result, arguments
 from i2vgen_ms.service.job import KINDS, Request
 from i2vgen_ms.service.limits import RequestLimits
@@ -60,7 +60,7 @@ class Models:
     def check(self, request: Request, limits: RequestLimits) -> list[Phase]:
         """The phases of a request's work, if it can be done and stays within the limits.
 
-        Raises: ArgumentError for a wrong argument or one that is beyond a limit; MediaLimitError and
+        Raises: ArgumentError for a wrong argument; LimitError for one that is beyond a limit; MediaLimitError and
             UnreadableMediaError for what is too large or empty. What the bytes hold is only seen when they are read.
         """
         if request.kind not in KINDS:
@@ -145,7 +145,7 @@ def _checked(
     }
     for knob, (value, most) in asked.items():
         if value > most:
-            raise ArgumentError(f"{name}: {knob} is {value:g}, and this server does at most {most:g}; ask for less")
+            raise LimitError(f"{name}: {knob} is {value:g}, and this server does at most {most:g}; ask for less")
     work = output.width * output.height * frames
     return [(f"{task} sampling", diffusion.steps * work), (f"{task} decoding", work)]
 
@@ -167,4 +167,4 @@ def _check_text(name: str, text: Any, limits: RequestLimits) -> None:
     if not isinstance(text, str):
         raise ArgumentError(f"{name} must be a string, not {text!r:.80}")
     if len(text) > limits.text:
-        raise ArgumentError(f"{name} has {len(text)} characters; at most {limits.text} are taken")
+        raise LimitError(f"{name} has {len(text)} characters; at most {limits.text} are taken")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from i2vgen_ms.cautions import heard
 from i2vgen_ms.errors import Cancelled, I2VGenError, NonFiniteError, OutOfMemoryError
 from i2vgen_ms.pipelines import Progress
 from i2vgen_ms.service.book import Book
+from i2vgen_ms.service.failure import warning_of
 from i2vgen_ms.service.job import Job, Preview, Request
 from i2vgen_ms.service.limits import ServiceSettings
 from i2vgen_ms.service.models import Models
@@ -84,8 +86,9 @@ class Worker:
         try:
             assert request is not None  # until it is ended
             phases = self.models.check(request, self._settings.limits)
-            run = _Run(job, request, Pace(self._rates, phases, now), self._book, self._settings)
-            result = self.models.make(request, self._path(job), run.report)
+            run = _Run(job, request, Pace(self._rates, phases, now), self._book, self._settings, self.models.folders())
+            with heard(run.warn):
+                result = self.models.make(request, self._path(job), run.report)
             run.pace.finish(time.monotonic())
         except Cancelled as error:
             return "cancelled", error
@@ -99,8 +102,11 @@ class Worker:
 class _Run:
     """What a running job's progress does to it."""
 
-    def __init__(self, job: Job, request: Request, pace: Pace, book: Book, settings: ServiceSettings) -> None:
+    def __init__(
+        self, job: Job, request: Request, pace: Pace, book: Book, settings: ServiceSettings, hidden: Sequence[Path]
+    ) -> None:
         self._job, self._request, self.pace, self._book, self._settings = job, request, pace, book, settings
+        self._hidden = hidden
         self._next_preview = 0.0 if request.preview else float("inf")
 
     def report(self, task: str, event: Progress) -> bool:
@@ -116,6 +122,13 @@ class _Run:
         if not cancelled and event.latents is not None and now >= self._next_preview:
             self._look(task, event)
         return not cancelled
+
+    def warn(self, warning: Warning) -> None:
+        """Writes down what the maker of the video warns of; the same thing once."""
+        said = warning_of(warning, self._hidden)
+        with self._book.lock:
+            if said not in self._job.warnings:
+                self._job.warnings = (*self._job.warnings, said)
 
     def _look(self, task: str, event: Progress) -> None:
         settings, begun = self._settings, time.monotonic()

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from i2vgen_ms.pipelines import ClipWarning
 from i2vgen_ms.service import Models
 from tests.serve.conftest import Client, until
 from tests.service.stages import VIDEO
@@ -90,8 +91,8 @@ def test_a_form_says_the_same(client: Client, models: Models) -> None:
 def test_what_is_wrong_with_a_request_is_said(client: Client, models: Models, body: Any, words: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body)
     answer = client.post("/v1/jobs", content=content, headers={"Content-Type": "application/json"})
-    kind = "unreadable_media" if words == "the picture is empty" else "argument"
-    assert words in problem(answer, 400, kind)
+    kinds = {"the picture is empty": "unreadable_media", "steps is 101, and this server does at most 100": "limit"}
+    assert words in problem(answer, 400, kinds.get(words, "argument"))
     assert models.first.calls == 0
 
 
@@ -148,6 +149,14 @@ def test_a_failed_job_tells_nothing_of_the_machine(client: Client, models: Model
     error = until(client, key, "failed")["error"]
     assert error == {"type": "internal", "message": "the server could not do this; its log says why"}
     problem(client.get(f"/v1/jobs/{key}/result"), 410, "gone")
+
+
+def test_warnings_stand_in_the_status(client: Client, models: Models) -> None:
+    models.first.cautions = [ClipWarning("left out: 3 frames after frame 4")]
+    key = post(client).json()["id"]
+    assert until(client, key, "done")["warnings"] == [{"type": "clip", "message": "left out: 3 frames after frame 4"}]
+    models.first.cautions = []
+    assert until(client, post(client).json()["id"], "done")["warnings"] == []
 
 
 def test_previews_are_jpegs(client: Client, models: Models) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from i2vgen_ms.cautions import caution
 from i2vgen_ms.config import reader
 from i2vgen_ms.config.data import configuration_folder
 from i2vgen_ms.errors import Cancelled
@@ -32,6 +33,7 @@ class FakeStage:
         self.go.set()
         self.given: list[dict[str, Any]] = []
         self.error: BaseException | None = None
+        self.cautions: list[Warning] = []
 
     def settings(self, **given: Any) -> Any:
         return arguments.applied(self.configuration, given)
@@ -40,6 +42,8 @@ class FakeStage:
         settings = self.settings(**given)
         self.calls += 1
         self.given.append({"source": source, "text": text, **given})
+        for one in self.cautions:
+            caution(str(one), type(one))
         steps = settings.diffusion.steps
         for step in range(1, steps + 1):
             self.begun.set()

@@ -13,7 +13,7 @@ from i2vgen_ms import demo, errors, random_model
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.service import Models, Request, RequestLimits, Service, ServiceSettings
-from i2vgen_ms.service.failure import without_folders
+from i2vgen_ms.service.failure import type_of, without_folders
 from i2vgen_ms.service.pace import Pace, Rates
 from tests import second_stage
 from tests.service.conftest import until
@@ -62,6 +62,8 @@ def test_what_is_beyond_a_limit_is_refused(stages: Models, changes: dict[str, An
     with pytest.raises(errors.ArgumentError) as caught:
         stages.check(asked(**{"first": SMALL} | changes), LIMITS)
     assert words in str(caught.value)
+    beyond = "at most" in str(caught.value)
+    assert type_of(caught.value) == ("limit" if beyond else "argument")
 
 
 def test_the_size_of_what_is_sent(stages: Models) -> None:
@@ -79,7 +81,7 @@ def test_the_size_of_what_is_sent(stages: Models) -> None:
 def test_limits_hold_for_what_the_model_says_too(stages: Models) -> None:
     steps = stages.first.configuration.diffusion.steps
     stages.check(asked(first={}), RequestLimits(steps=steps))
-    with pytest.raises(errors.ArgumentError, match=f"steps is {steps}"):
+    with pytest.raises(errors.LimitError, match=f"steps is {steps}"):
         stages.check(asked(first={}), RequestLimits(steps=steps - 1))
 
 
@@ -87,7 +89,7 @@ def test_a_long_clip_in_windows_is_counted_as_the_longest_one(stages: Models) ->
     size = {"width": 96, "height": 96, "max_frames": 8, "steps": 2}
     request = asked(kind="video-to-video", first={}, second={**size, "long_clips": "window"})
     stages.check(request, LIMITS)
-    with pytest.raises(errors.ArgumentError, match="width x height x frames is 147456, and this server does at most"):
+    with pytest.raises(errors.LimitError, match="width x height x frames is 147456, and this server does at most"):
         stages.check(request, RequestLimits(frames=16, video_pixels=16 * 96 * 96 - 1))
 
 

@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 from i2vgen_ms import errors
+from i2vgen_ms.media.audio import AudioWarning
+from i2vgen_ms.pipelines import ClipWarning
 from i2vgen_ms.service import Models, RequestLimits, Service, ServiceSettings
+from i2vgen_ms.service.job import Failure
 from tests.service.conftest import until
 from tests.service.stages import VIDEO, FakeStage, asked, both
 
@@ -148,6 +151,25 @@ def test_a_failure_is_said_in_words_and_the_worker_goes_on(
     assert (kind == "internal") == any(failed.id in record.getMessage() for record in caplog.records)
     models.first.error = None
     assert until(service, service.submit(asked()).id, "done").failure is None
+
+
+def test_every_job_has_its_own_warnings(serving: Serving, models: Models) -> None:
+    other = both()
+    service = serving(other)
+    words = "left out: 3 frames, of /models/of/the/house/clip.mp4"
+    models.first.cautions = [ClipWarning(words), ClipWarning(words), AudioWarning("the sound is left out")]
+    for stage in (models.first, other.first):
+        stage.go.clear()
+    keys = [service.submit(asked()).id for _ in range(2)]
+    for stage in (models.first, other.first):
+        assert stage.begun.wait(10)
+    for stage in (models.first, other.first):
+        stage.go.set()
+    found = sorted((until(service, key, "done").warnings for key in keys), key=len)
+    told = Failure("clip", "left out: 3 frames, of ..."), Failure("audio", "the sound is left out")
+    assert found == [(), told]
+    alone = serving()
+    assert until(alone, alone.submit(asked()).id, "done").warnings == told  # again, although Python would say it once
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
