@@ -21,6 +21,7 @@ from i2vgen_ms.app.recipe import FIRST, SECOND, Origin, Recipe
 from i2vgen_ms.errors import ArgumentError, BusyError, GoneError
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.service import Request, Service, Status
+from i2vgen_ms.service.job import Failure
 from i2vgen_ms.service.store import Store
 
 SESSIONS = 64
@@ -30,7 +31,8 @@ TICK = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A video: its file, how it was made, how many frames it has; `base`: the first stage's video that it refines."""
+    """A video: its file, how it was made, how many frames it has; `base`: the first stage's video that it refines;
+    `warnings`: what its maker was warned about."""
 
     key: str
     path: Path
@@ -40,6 +42,7 @@ class Made:
     height: int
     seconds: float
     base: Made | None = None
+    warnings: tuple[Failure, ...] = ()
 
 
 @dataclass
@@ -168,7 +171,15 @@ class Desk:
         self.service.cancel(status.id)  # it is finished: its own file is not needed any more
         info = read_clip(path, max_frames=None)
         size = {"frames": info.count, "width": info.width, "height": info.height}
-        made = Made(key=status.id, path=path, recipe=running.recipe, base=running.base, seconds=status.seconds, **size)
+        made = Made(
+            key=status.id,
+            path=path,
+            recipe=running.recipe,
+            base=running.base,
+            seconds=status.seconds,
+            **size,
+            warnings=status.warnings,
+        )
         with self._lock:
             session.made.append(made)
             session.shown = made

@@ -139,7 +139,7 @@ class Events:
             else:
                 changes = {on.live: show.cancelled(words)}
         except Exception as error:
-            changes = {on.live: show.failed(words, self._failure(words, error))}
+            changes = {on.live: show.failed(words, self._failure(error))}
         yield changes | {on.cancel: gr.update(visible=False)} | self._busy(False)
 
     def _busy(self, busy: bool) -> Changes:
@@ -188,9 +188,9 @@ class Events:
     def _caption(words: Words, made: Made) -> str:
         return words("caption.first" if made.base is None else "caption.second", seed=made.recipe.seed)
 
-    def _failure(self, words: Words, error: Exception) -> Failure:
+    def _failure(self, error: Exception) -> Failure:
         if isinstance(error, _NoPicture):
-            return Failure("no_picture", words("error.no_picture.hint"))
+            return Failure("no_picture", "")
         failure = failure_of(error, [self._desk.folder, *self._desk.service.models.folders()])
         if failure.type == "internal":
             logger.error("the page could not do what it was asked for", exc_info=error)

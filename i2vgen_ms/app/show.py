@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterable
 from html import escape
 
 import numpy as np
@@ -56,7 +57,17 @@ def done(words: Words, made: Made) -> str:
         frames=made.frames,
         size=f"{made.width} × {made.height}",
     )
-    return _card("done", f"<p>{escape(text)}</p>")
+    return _card("done", f"<p>{escape(text)}</p>{notes(words, made.warnings)}")
+
+
+def notes(words: Words, warnings: Iterable[Failure]) -> str:
+    """What there is to know about a video that was made all the same."""
+    found = []
+    for warning in warnings:
+        key = f"warning.{warning.type}"
+        text = escape(words(key if key in words.texts else "warning.other"))
+        found.append(f'<div class="i2v-note" role="note"><p>{text}</p>{_detail(warning.message)}</div>')
+    return "".join(found)
 
 
 def cancelled(words: Words) -> str:
@@ -65,12 +76,12 @@ def cancelled(words: Words) -> str:
 
 
 def failed(words: Words, failure: Failure) -> str:
-    """What went wrong, in words: of what kind it is in the page's language, and what was said about it."""
+    """What went wrong, in words: of what kind it is and what to do, in the page's language; below, what was said."""
     key = f"error.{failure.type}"
-    title = words(key if key in words.texts else "error.internal")
-    return _card(
-        "failed", f'<h3 role="alert">{escape(title)}</h3><p lang="en">{escape(failure.message)}</p>', role="alert"
-    )
+    if key not in words.texts:
+        key = "error.internal"
+    told = f"<h3>{escape(words(key))}</h3><p>{escape(words(f'{key}.help'))}</p>{_detail(failure.message)}"
+    return _card("failed", told, role="alert")
 
 
 def settings(words: Words, made: Made) -> str:
@@ -115,6 +126,11 @@ def seconds(words: Words, value: float) -> str:
 
 def _data(file: io.BytesIO, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _detail(message: str) -> str:
+    """The words of an error or a warning, which are English on every page."""
+    return f'<p class="i2v-detail" lang="en">{escape(message)}</p>' if message else ""
 
 
 def _card(state: str, inside: str, role: str = "status") -> str:
