@@ -114,3 +114,13 @@ def _many_shapes() -> None:
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def advise(mode: str) -> None:
+    """Warns that a compiled network is meant for the memory mode `fast`, if another one was taken."""
+    if mode != "fast":
+        warnings.warn(
+            f"compiled networks are meant for memory='fast'; this call runs in {mode!r}, and gains little",
+            CompileWarning,
+            stacklevel=3,
+        )

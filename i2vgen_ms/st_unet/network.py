@@ -8,7 +8,7 @@ that is the schedule's business). It knows nothing of prompts, pictures, sampler
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from i2vgen_ms.st_unet.embedding import NumberEmbedding
 from i2vgen_ms.st_unet.level import Level, Stage
 from i2vgen_ms.st_unet.resample import Downsample, Upsample
 from i2vgen_ms.st_unet.residual import RESIDUAL_NORM_EPS, ResidualBlock
+from i2vgen_ms.st_unet.temporal import TemporalChoice
 from i2vgen_ms.st_unet.transformer import SpatialTransformer
 from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution
 from i2vgen_ms.tensors.ops import Ops
@@ -28,16 +29,6 @@ from i2vgen_ms.tensors.ops import Ops
 # The peak of a forward in activations of the finest level, measured with the operations of runtime.chunked; skips are
 # about a third of it.
 ACTIVATIONS = 11
-
-
-class TemporalChoice(Protocol):
-    """How the network makes its temporal blocks; see temporal.py for what a block is."""
-
-    fixed_heads: bool
-
-    def block(self, *, channels: int, heads: int, head_channels: int, norm_groups: int, ops: Ops) -> nn.Module: ...
-
-    def shared_part(self, *, heads: int, head_channels: int) -> nn.Module | None: ...
 
 
 class SpatioTemporalUNet(nn.Module):
@@ -263,9 +254,8 @@ class SpatioTemporalUNet(nn.Module):
     ) -> dict[str, Any]:
         """Arguments of `forward` in place of these, for the many steps of a video: what does not change is kept.
 
-        That is the context, the frame rate's embedding, and each cross-attention's keys and values, which are computed
-        in the first forward, so that streamed weights are no problem. They take 2 (g b) n numbers for every channel of
-        every cross-attention: at full size 8 MB for both branches' 77 text tokens in fp16, 0.4 MB for 4 image tokens.
+        That is the context, the frame rate's embedding, and each cross-attention's keys and values, computed in the
+        first forward, as streamed weights need. At full size in fp16 they take 8 MB for both branches' 77 text tokens.
         """
         rate, context = self._conditions(text, image, fps)
         return {"prepared": Prepared(rate, Context(context)), **others}

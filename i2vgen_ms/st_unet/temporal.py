@@ -9,7 +9,7 @@ return None.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from einops import rearrange, repeat
@@ -18,6 +18,16 @@ from torch import Tensor, nn
 from i2vgen_ms.st_unet.transformer import TRANSFORMER_NORM_EPS, TransformerBlock
 from i2vgen_ms.tensors.layers import GroupNorm
 from i2vgen_ms.tensors.ops import Ops
+
+
+class TemporalChoice(Protocol):
+    """How a network makes its temporal blocks: those of one class, with its options."""
+
+    fixed_heads: bool
+
+    def block(self, *, channels: int, heads: int, head_channels: int, norm_groups: int, ops: Ops) -> nn.Module: ...
+
+    def shared_part(self, *, heads: int, head_channels: int) -> nn.Module | None: ...
 
 
 class TemporalTransformer(nn.Module):

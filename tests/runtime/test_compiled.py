@@ -115,3 +115,9 @@ def test_load_asks_for_it_by_argument_or_configuration(tmp_path: Path, monkeypat
     assert asked == ["SpatioTemporalUNet"]
     with pytest.raises(ArgumentError, match=r"memory 'fast' or 'auto', not 'low'"):
         load(folder, device="cpu", compile=True, memory="low")
+
+
+def test_another_memory_mode_than_fast_is_warned_of() -> None:
+    compiled.advise("fast")
+    with pytest.warns(CompileWarning, match="this call runs in 'balanced'"):
+        compiled.advise("balanced")
