@@ -5,6 +5,7 @@ Each function is that of `tensors.ops` on slices that do not see each other. Wha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +18,9 @@ LIMIT = 256 * 2**20
 # The same for a transformer block, and what it makes of its input for a moment, in the input's size: both layers of the
 # gated feed-forward, and what they are between.
 BLOCK_LIMIT, BLOCK_ACTIVATIONS = 768 * 2**20, 14
+# What a convolution block makes of its input or its output for a moment, in the larger one's size; and up to which size
+# all of it is made at once, as the parts would keep no chip busy.
+FRAME_ACTIVATIONS, WHOLE = 3, 2**30
 
 
 def group_norm(
@@ -82,6 +86,21 @@ def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Ten
     parts = -(-size // most)
     for part in zip(*(one.tensor_split(parts, axis) for one in inputs), out.tensor_split(parts, axis), strict=True):
         function(*part[:-1], out=part[-1])
+    return out
+
+
+def by_frames(function: Callable[..., Tensor], parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """`ops.by_frames`, a few frames at a time where all of them would need much."""
+    like, frames = parts[0], shape[1]
+    made = FRAME_ACTIVATIONS * max(sum(one.nbytes for one in parts), math.prod(shape) * like.element_size())
+    if made <= WHOLE:
+        del like
+        return function(parts)
+    out, count = like.new_empty(shape), min(frames, -(-made // LIMIT))
+    pieces = [one.tensor_split(count, 1) for one in parts]
+    parts.clear()
+    for *some, there in zip(*pieces, out.tensor_split(count, 1), strict=True):
+        function(some, out=there)
     return out
 
 

@@ -42,6 +42,7 @@ def _cuda(device: torch.device) -> Ops:
         conv_halved=convolution.conv_halved,
         feed_forward=chunked.feed_forward,
         in_parts=chunked.in_parts,
+        by_frames=chunked.by_frames,
     )
     try:
         fused = _fused(plain)

@@ -19,13 +19,19 @@ class Stage(nn.Module):
         self.residual, self.spatial, self.temporal = residual, spatial, temporal
 
     def forward(
-        self, x: Tensor, embedding: Tensor, context: Tensor | Context, shared: Any, skip_temporal: bool
+        self,
+        given: Tensor | list[Tensor],
+        embedding: Tensor,
+        context: Tensor | Context,
+        shared: Any,
+        skip_temporal: bool,
     ) -> Tensor:
-        """`x: b f h w c` and `embedding: b e`, or more rows, of which the first count.
+        """What the residual block takes, `b f h w c`, and `embedding: b e`, or more rows, of which the first count.
 
         Of a context `(g b) n d`, g conditions an item, the result is `(g b) f h w c` if the stage looks at it.
         """
-        x = self.residual(x, embedding[: len(x)], skip_temporal)
+        rows = len(given[0] if isinstance(given, list) else given)
+        x = self.residual(given, embedding[:rows], skip_temporal)
         if self.spatial is not None:
             x = self.spatial(x, context.of(self.spatial) if isinstance(context, Context) else context)
         if self.temporal is not None and not skip_temporal:

@@ -233,16 +233,16 @@ class SpatioTemporalUNet(nn.Module):
         del y
         for level in cast(Iterable[Level], self.down):
             for stage in level.stages:
-                alive.append(stage(alive[-1], embedding, context, shared, skip_temporal))
+                alive.append(stage(self._handed(alive[-1]), embedding, context, shared, skip_temporal))
             if level.resample is not None:
                 alive.append(level.resample(alive[-1]))
 
-        alive.append(self.middle_in(alive[-1], embedding, context, shared, skip_temporal))
-        alive.append(self.middle_out(alive.pop(), embedding, skip_temporal))
+        alive.append(self.middle_in(self._handed(alive[-1]), embedding, context, shared, skip_temporal))
+        alive.append(self.middle_out(self._handed(alive.pop()), embedding, skip_temporal))
 
         for level in cast(Iterable[Level], reversed(self.up)):
             for stage in level.stages:
-                alive.append(stage(self._joined(alive), embedding, context, shared, skip_temporal))
+                alive.append(stage(self._handed(alive.pop(), alive.pop()), embedding, context, shared, skip_temporal))
             if level.resample is not None:
                 alive.append(level.resample(alive.pop()))
 
@@ -260,12 +260,16 @@ class SpatioTemporalUNet(nn.Module):
         rate, context = self._conditions(text, image, fps)
         return {"prepared": Prepared(rate, Context(context)), **others}
 
-    def _joined(self, alive: list[Tensor]) -> Tensor:
-        """What came up and the skip that waits for it, side by side; the list holds neither afterwards.
+    def _handed(self, *parts: Tensor) -> Tensor | list[Tensor]:
+        """What came up, and the skip that waits for it, as a stage takes them.
 
-        A skip from before the context tells groups of items apart is beside each of them.
+        The list is the stage's alone, and with it what is in it. For gradients everything is remembered anyway, and
+        what computes a stage again needs its inputs again. A skip from before the context tells groups of items apart
+        is beside each of them.
         """
-        return self.ops.join(alive.pop(), alive.pop())
+        if not torch.is_grad_enabled():
+            return list(parts)
+        return parts[0] if len(parts) == 1 else self.ops.join(*parts)
 
     def _conditions(
         self, text: Tensor | None, image: Tensor | None, fps: Tensor | None

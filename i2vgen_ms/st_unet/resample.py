@@ -28,4 +28,9 @@ class Upsample(nn.Module):
         self.convolution = SpatialConvolution(channels, channels, ops=ops)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.convolution(self.ops.double(x, crop=self.crop))
+        rows, columns = 2 * (x.shape[2] - self.crop), 2 * x.shape[3]
+        return self.ops.by_frames(self._enlarged, [x], (*x.shape[:2], rows, columns, x.shape[4]))
+
+    def _enlarged(self, parts: list[Tensor], out: Tensor | None = None) -> Tensor:
+        y: Tensor = self.convolution(self.ops.double(parts.pop(), crop=self.crop))
+        return y if out is None else out.copy_(y)

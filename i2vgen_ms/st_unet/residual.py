@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,10 +59,22 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Linear(in_channels, out_channels) if in_channels != out_channels else nn.Identity()
         self.temporal = TemporalConvolutions(out_channels, norm_groups=norm_groups, ops=ops)
 
-    def forward(self, x: Tensor, embedding: Tensor, skip_temporal: bool) -> Tensor:
-        """`x: b f h w c`, `embedding: b e` after its SiLU; skip_temporal leaves the convolutions along frames out."""
-        y = self.conv_in(self.norm_in(x, silu=True), bias=False)
-        y = self.norm_out(y, silu=True, shift=self.embedding(embedding) + self.conv_in.bias)
-        y = F.dropout(y, self.dropout, self.training)
-        y = self.ops.add(self.skip(x), self.conv_out(y, bias=False), self.conv_out.bias)
+    def forward(self, given: Tensor | list[Tensor], embedding: Tensor, skip_temporal: bool) -> Tensor:
+        """`embedding: b e` after its SiLU; skip_temporal leaves the convolutions along frames out.
+
+        given: `b f h w c`; or a list of this alone, or of two tensors that `ops.join` puts side by side. A list is
+        emptied, so that the memory of what was in it is free as soon as it can be.
+        """
+        parts = given if isinstance(given, list) else [given]
+        shape = (*parts[0].shape[:-1], len(self.conv_out.bias))
+        shift = self.embedding(embedding) + self.conv_in.bias
+        y = self.ops.by_frames(partial(self._within, shift), parts, shape)
         return y if skip_temporal else self.temporal(y)
+
+    def _within(self, shift: Tensor, parts: list[Tensor], out: Tensor | None = None) -> Tensor:
+        """What happens within frames."""
+        x = self.ops.join(parts.pop(0), parts.pop(0)) if len(parts) > 1 else parts.pop()
+        y = self.conv_in(self.norm_in(x, silu=True), bias=False)
+        y = self.norm_out(y, silu=True, shift=shift)
+        y = F.dropout(y, self.dropout, self.training)
+        return self.ops.add(self.skip(x), self.conv_out(y, bias=False), self.conv_out.bias, out=out)

@@ -122,6 +122,15 @@ def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Ten
     return function(*inputs)
 
 
+def by_frames(function: Callable[..., Tensor], parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+    """`function(parts)`, of `shape`, where no frame of what is in the list, `b f h w c`, sees another.
+
+    So it may be computed some frames at a time; here it is computed at once. The list is the function's to empty, so
+    that what is in it is free as soon as it can be. The function takes `out` as well: where to put its result.
+    """
+    return function(parts)
+
+
 @dataclass(frozen=True)
 class Ops:
     """What a network calls for its heavy work. The defaults are the plain definitions of this module."""
@@ -140,6 +149,7 @@ class Ops:
     double: Callable[..., Tensor] = double
     feed_forward: Callable[..., Tensor] = feed_forward
     in_parts: Callable[..., Tensor] = in_parts
+    by_frames: Callable[..., Tensor] = by_frames
 
     def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over frames at every place; q, k, v and the result `b f n heads d`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ PARTS = Ops(
     conv_spatial=chunked.conv_spatial,
     feed_forward=chunked.feed_forward,
     in_parts=chunked.in_parts,
+    by_frames=chunked.by_frames,
 )
 
 
@@ -77,9 +80,51 @@ def test_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int, axis: int) -> Non
     assert (len(sizes) > 1) == (limit < 10**6)
 
 
+@pytest.mark.parametrize(("limit", "whole", "parts"), [(1, 1, 5), (640, 1, 3), (1, 10**9, 1)])
+def test_by_frames(monkeypatch: pytest.MonkeyPatch, limit: int, whole: int, parts: int) -> None:
+    monkeypatch.setattr(chunked, "LIMIT", limit)
+    monkeypatch.setattr(chunked, "WHOLE", whole)
+    x, y = torch.randn(2, 5, 2, 1, 4), torch.randn(2, 5, 2, 1, 4)
+    given, sizes = [x, y], list[int]()
+
+    def function(some: list[torch.Tensor], out: torch.Tensor | None = None) -> torch.Tensor:
+        sizes.append(some[0].shape[1])
+        return ops.add(some.pop(), some.pop(), out=out)
+
+    assert torch.equal(chunked.by_frames(function, given, tuple(x.shape)), x + y)
+    assert given == []
+    assert len(sizes) == parts
+    assert sum(sizes) == 5
+
+
 def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunked, "LIMIT", 2000)  # parts of every kind
     monkeypatch.setattr(chunked, "BLOCK_LIMIT", 2000)
+    monkeypatch.setattr(chunked, "WHOLE", 1)
     wanted = small_network()(**inputs())
-    got = small_network(PARTS)(**inputs())
+    with torch.no_grad():
+        got = small_network(PARTS)(**inputs())
     assert 0 < relative_error(got, wanted) <= 1e-5 or torch.equal(got, wanted)
+
+
+def test_what_a_block_joins_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest tensors of all are gone before what follows the block's first half begins."""
+    network, widest = small_network(), list[Any]()
+    join = network.ops.join
+
+    def watched(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        out = join(x, y)
+        widest.append(weakref.ref(out))
+        return out
+
+    for module in network.modules():
+        if hasattr(module, "ops"):
+            module.ops = replace(network.ops, join=watched)
+    later: list[bool] = []
+    for level in network.up:
+        for stage in level.stages:
+            stage.residual.temporal.register_forward_pre_hook(lambda *_: later.append(widest[-1]() is None))
+    with torch.no_grad():
+        network(**inputs())
+    assert later
+    assert all(later)
