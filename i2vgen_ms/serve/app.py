@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from i2vgen_ms import __version__
 from i2vgen_ms.errors import I2VGenError
-from i2vgen_ms.serve import problems
+from i2vgen_ms.serve import description, problems
 from i2vgen_ms.serve.body import request_of
 from i2vgen_ms.serve.gate import Gate
 from i2vgen_ms.serve.metrics import Metrics
@@ -35,7 +35,12 @@ def build(service: Service, settings: HttpSettings | None = None) -> FastAPI:
     """The application of a service, whose listener it becomes; it does not end the service."""
     settings = settings or HttpSettings()
     app = FastAPI(
-        title="i2vgen_ms", version=__version__, description=_WORDS, redoc_url=None, separate_input_output_schemas=False
+        title="i2vgen_ms",
+        version=__version__,
+        description=_WORDS,
+        docs_url=None,  # FastAPI's own loads scripts from another host
+        redoc_url=None,
+        separate_input_output_schemas=False,
     )
     metrics = Metrics(service.stats)
     service.listener = metrics.listen
@@ -118,6 +123,10 @@ def _add_watching(app: FastAPI, service: Service, metrics: Metrics) -> None:
     async def read_metrics() -> Response:
         """Prometheus's text format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return description.response(app.openapi())
 
 
 async def _told(_: Request, error: Exception) -> Response:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import threading
 from collections.abc import AsyncIterator, Callable
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from i2vgen_ms.pipelines import ClipWarning
+from i2vgen_ms.serve import description
 from i2vgen_ms.service import Models
 from tests.serve.conftest import Client, until
 from tests.service.stages import VIDEO
@@ -272,4 +275,41 @@ def test_the_description_names_all(client: Client) -> None:
     body = described["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data"}
     assert "503" in described["paths"]["/v1/jobs"]["post"]["responses"]
-    assert "swagger" in client.get("/docs").text
+
+
+def test_the_description_is_a_page_that_fetches_nothing(client: Client) -> None:
+    answer = client.get("/docs")
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    found: list[tuple[str, dict[str, str | None]]] = []
+    reader = HTMLParser()
+    reader.handle_starttag = lambda tag, attributes: found.append((tag, dict(attributes)))  # type: ignore[method-assign]
+    reader.feed(answer.text)
+    tags = {tag for tag, _ in found}
+    assert tags & {"script", "link", "img", "iframe", "object", "base", "form"} == set()
+    anchors = {f"#{attributes['id']}" for _, attributes in found if "id" in attributes}
+    links = {attributes["href"] for _, attributes in found if "href" in attributes}
+    assert links <= anchors | {"openapi.json"}
+    assert not any(name in ("src", "srcset", "style") or name.startswith("on") for _, named in found for name in named)
+    assert "url(" not in answer.text
+    style = answer.text.partition("<style>")[2].partition("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}';" in answer.headers["content-security-policy"]
+
+    described = client.get("/openapi.json").json()
+    for path, methods in described["paths"].items():
+        for method in methods:
+            assert f"<b>{method.upper()}</b> <code>{path}</code>" in answer.text
+    for name, schema in described["components"]["schemas"].items():
+        assert f'id="{name}"' in answer.text
+        assert all(f"<code>{field}</code>" in answer.text for field in schema["properties"])
+    for field in ("data", "file", "kind", "preview", "arguments"):
+        assert f"<code>{field}</code>" in answer.text
+    assert "Queue a job. 503 with Retry-After" in answer.text
+
+
+def test_the_description_says_what_it_is_given_as_words() -> None:
+    hostile = {"info": {"title": "<b>", "version": "1", "description": "<script>`x`"}, "paths": {}}
+    shown = description.page(hostile)
+    assert "&lt;script&gt;<code>x</code>" in shown
+    assert "<title>&lt;b&gt; 1</title>" in shown

@@ -76,7 +76,7 @@ def test_the_python_example(address: str, models: Models, tmp_path: Path, capsys
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
 def test_the_curl_examples(address: str, models: Models, tmp_path: Path) -> None:
-    post, status, result, delete = SHELL[1].strip().replace(ADDRESS, address).splitlines()
+    post, status, result, delete = SHELL[2].strip().replace(ADDRESS, address).splitlines()
 
     def run(command: str, key: str = "") -> str:
         done = subprocess.run(["sh", "-c", f"ID={key}; {command}"], capture_output=True, text=True, timeout=30)
