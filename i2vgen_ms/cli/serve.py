@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from i2vgen_ms import demo
 from i2vgen_ms.cli import image_to_video, video_to_video
 from i2vgen_ms.cli import options as shared
 from i2vgen_ms.errors import ArgumentError, I2VGenError, nearest
@@ -24,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{stage}",
             metavar="FOLDER|ID",
-            help=f"the {stage} stage's model; without any, both published ones ({model})",
+            help=f"the {stage} stage's model, such as {model}; without any of the two, both bundled small ones",
         )
         parser.add_argument(f"--{stage}-revision", metavar="NAME", help="its revision on the hub")
     shared.loading(parser, several=True)
@@ -89,7 +90,12 @@ def _workers(options: argparse.Namespace, limits: Any) -> list[Any]:
 
     first, second = options.first, options.second
     if first is None and second is None:
-        first, second = image_to_video.MODEL, video_to_video.MODEL
+        first, second = demo.FIRST, demo.SECOND
+        print(
+            "i2vgen-ms: serving the bundled small models, which know coloured shapes and nothing else; the published "
+            f"ones: --first {image_to_video.MODEL} --second {video_to_video.MODEL} (11 GB; a GPU is advised)",
+            file=sys.stderr,
+        )
     workers = []
     for device in options.device.split(",") if options.device else [None]:
         other = {"device": device, "limits": limits.media()}

@@ -26,7 +26,8 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
     calls: list[Any] = []
 
     def load(folder: Path, **given: Any) -> FakeStage:
-        stage = FakeStage("video-to-video" if "second" in folder.name else "image-to-video")
+        second = "second" in folder.name or "video-to-video" in folder.name
+        stage = FakeStage("video-to-video" if second else "image-to-video")
         stage.device = SimpleNamespace(__str__=lambda: given["device"])
         calls.append((folder.name, given))
         return stage
@@ -62,6 +63,19 @@ def test_what_is_asked_for_is_handed_on(served: list[Any], tmp_path: Path, capsy
     assert http.token == "correct-horse-battery"
     assert http.hosts is not None
     assert "localhost" in http.hosts
+
+
+def test_without_a_model_the_bundled_ones_are_served(
+    served: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--port", 0, "--folder", tmp_path) == 0
+    assert [name for name, _ in served[:-1]] == ["small-image-to-video", "small-video-to-video"]
+    said = capsys.readouterr()
+    assert "--first damo/Image-to-Video --second damo/Video-to-Video" in said.err
+    assert said.out.startswith("http://127.0.0.1:")
+    assert run("--port", 0, "--folder", tmp_path, "--second", tmp_path / "second") == 0
+    assert served[-1][0] == ("video-to-video",)
+    assert "bundled" not in capsys.readouterr().err
 
 
 def test_other_machines_are_warned_about(served: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
