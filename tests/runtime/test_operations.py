@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from i2vgen_ms.runtime import chunked, operations
-from i2vgen_ms.runtime.operations import FusedWarning, check, table
+from i2vgen_ms.runtime import chunked, operations, processor, trial
+from i2vgen_ms.runtime.operations import FusedWarning, table
+from i2vgen_ms.runtime.trial import failures
 from i2vgen_ms.tensors.ops import Ops
 from tests.oracle import relative_error
 from tests.runtime.small import HERE, inputs, small_network
@@ -30,12 +31,11 @@ def _fresh() -> Iterator[None]:
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device's numbers are the host's, where the kernels run in Triton's interpreter."""
     pytest.importorskip("triton")
-    check = operations.check
-    monkeypatch.setattr(operations, "check", lambda fused, device: check(fused, HERE))
+    monkeypatch.setattr(trial, "failures", lambda table, device: failures(table, HERE))
 
 
 def test_on_the_cpu_they_are_the_plain_ones() -> None:
-    assert table(HERE) == Ops()
+    assert table(HERE) == Ops(feed_forward=processor.feed_forward)
 
 
 @pytest.mark.full  # the interpreter takes half a minute
@@ -49,33 +49,60 @@ def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["group_norm", "layer_norm", "add", "conv_temporal", "conv_halved", "join", "double", "feed_forward"],
-)
-def test_what_differs_from_its_definition_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    wrong: Any = lambda *given, **options: 1.001 * getattr(Ops(), name)(*given, **options)  # noqa: E731
-    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, **{name: wrong}))
-    with pytest.warns(FusedWarning, match=f"{name} differs from its definition by 1.0e-03"):
-        assert table(CUDA).group_norm is chunked.group_norm
+NAMES = [
+    "group_norm",
+    "layer_norm",
+    "add",
+    "conv_spatial",
+    "conv_temporal",
+    "conv_halved",
+    "join",
+    "double",
+    "feed_forward",
+]
+
+
+def wrong(name: str) -> Any:
+    return lambda *given, **options: 1.001 * getattr(Ops(), name)(*given, **options)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_differs_from_its_definition_is_not_used_and_the_others_are(
+    here: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    other: Any = lambda *given, **options: Ops().join(*given, **options)  # noqa: E731
+    changed = {"join": other, name: wrong(name)}
+    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, **changed))
+    with pytest.warns(FusedWarning, match=f"^1 fused .* {name} differs from its definition by 1.0e-03$"):
+        made = table(CUDA)
+    assert getattr(made, name) is not changed[name]
+    assert name == "join" or made.join is other
+
+
+def test_what_raises_is_not_used_and_all_that_fail_are_named(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any, **options: Any) -> torch.Tensor:
+        raise ValueError("many words\nno such instruction")
+
+    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, add=broken, double=wrong("double")))
+    with pytest.warns(FusedWarning, match="^2 fused .*add: no such instruction; double differs"):
+        assert table(CUDA).add is Ops().add
 
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_neither_a_wrong_sum_nor_its_wrong_norm_is_used(index: int) -> None:
-    def wrong(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def sum_and_norm(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(one * (1.001 if i == index else 1) for i, one in enumerate(Ops().add_layer_norm(*given)))
 
-    with pytest.raises(RuntimeError, match="add_layer_norm"):
-        check(Ops(add_layer_norm=wrong), HERE)
+    assert list(failures(Ops(add_layer_norm=sum_and_norm), HERE)) == ["add_layer_norm"]
 
 
 @pytest.mark.parametrize("name", ["feed_forward", "conv_doubled", "attention"])
 def test_half_precision_is_checked_apart(name: str) -> None:
-    def wrong(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    def coarse(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
         return getattr(Ops(), name)(x, *others) * (1.01 if x.dtype == torch.float16 else 1)
 
-    with pytest.raises(RuntimeError, match=rf"{name} in half precision .* by 1\.0e-02"):
-        check(replace(Ops(), **{name: wrong}), HERE)
+    (words,) = failures(replace(Ops(), **{name: coarse}), HERE).values()
+    assert words == f"{name} in half precision differs from its definition by 1.0e-02"
 
 
 def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +114,7 @@ def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.Mon
         assert table(CUDA).feed_forward is chunked.feed_forward
 
 
-def test_the_check_sees_what_is_no_number() -> None:
+def test_the_trial_sees_what_is_no_number() -> None:
     nan: Any = lambda x, *given, **options: x * float("nan")  # noqa: E731
-    with pytest.raises(RuntimeError, match="group_norm"):
-        check(Ops(group_norm=nan), HERE)
-    check(Ops(), HERE)
+    assert list(failures(Ops(group_norm=nan), HERE)) == ["group_norm"]
+    assert not failures(Ops(), HERE)

@@ -1,0 +1,98 @@
+"""Operations on trial: which of a table do on a device what their definitions say.
+
+Given a table and a device. It knows neither how an operation is made nor what is done about one that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from i2vgen_ms.tensors import attention, ops
+from i2vgen_ms.tensors.ops import Ops
+
+# How far an operation may be from its definition in fp32 on the device's own numbers, which sum in other orders.
+TOLERANCE = 1e-5
+# The same of fp16, where the definition is computed in fp32: the result's own rounding, and that of what is between.
+HALF_TOLERANCE = 1e-3
+
+# What an operation gives and what it should give, by what is compared; and how far apart they may be.
+Pairs = Mapping[str, tuple[Tensor, Tensor, float]]
+
+
+def failures(table: Ops, device: torch.device) -> dict[str, str]:
+    """Compares each operation with its definition on a few numbers; of those that fail, by name, in words why.
+
+    An operation fails that raises (a compiler, a driver or a missing package can raise anything), or that differs.
+    """
+    found = {}
+    # Not with cuDNN's choice of TF32, which it makes for one kernel and not for another.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        for name, probe in _probes(table, device).items():
+            try:
+                problem = _difference(probe())
+            except Exception as error:
+                words = str(error).strip().splitlines() or [type(error).__name__]
+                problem = f"{name}: {words[-1]}"
+            if problem:
+                found[name] = problem
+    return found
+
+
+def _difference(pairs: Pairs) -> str | None:
+    for what, (ours, wanted, tolerance) in pairs.items():
+        error = float((ours.float() - wanted).norm() / wanted.norm())
+        if not error <= tolerance:
+            return f"{what} differs from its definition by {error:.1e}"
+    return None
+
+
+def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device)
+
+    x, y, weight, bias = numbers(1, 3, 5, 7, 64), numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
+    frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
+    layer, wide = (numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)), numbers(3, 1, 40, 1, 512)
+    kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
+    norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
+
+    def single(name: str, *given: Any, **options: Any) -> Pairs:
+        return {name: (getattr(table, name)(*given, **options), getattr(ops, name)(*given, **options), TOLERANCE)}
+
+    def half(name: str, *given: Tensor) -> Pairs:
+        halves = [one.half() for one in given]
+        wanted = getattr(plain, name)(*(one.float() for one in halves))
+        return {f"{name} in half precision": (getattr(table, name)(*halves), wanted, HALF_TOLERANCE)}
+
+    def sum_and_norm() -> Pairs:
+        ours, wanted = (one(x, y, weight, bias) for one in (table.add_layer_norm, ops.add_layer_norm))
+        return {
+            f"add_layer_norm ({what})": (*pair, TOLERANCE)
+            for what, pair in zip(("sum", "norm"), zip(ours, wanted, strict=True), strict=True)
+        }
+
+    def over_frames() -> Pairs:
+        wanted = attention.over_frames(attention.math, *frames)
+        return {"frame_attention": (table.attend_over_frames(*frames), wanted, TOLERANCE)}
+
+    return {
+        "group_norm": lambda: single("group_norm", x, weight, bias, **norm),
+        "layer_norm": lambda: single("layer_norm", x, weight, bias),
+        "add": lambda: single("add", x, y, bias),
+        "add_layer_norm": sum_and_norm,
+        "join": lambda: single("join", x, y[..., :40]),
+        "double": lambda: single("double", x, crop=1),
+        "conv_spatial": lambda: single("conv_spatial", x, square, bias),
+        "conv_temporal": lambda: single("conv_temporal", x, kernel, bias),
+        "conv_halved": lambda: single("conv_halved", x, square, bias),
+        "conv_doubled": lambda: half("conv_doubled", x, square, bias),
+        "feed_forward": lambda: {**single("feed_forward", x, *layer), **half("feed_forward", x, *layer)},
+        "attention": lambda: half("attention", *wide),
+        "frame_attention": over_frames,
+    }
