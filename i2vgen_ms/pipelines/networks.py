@@ -14,6 +14,7 @@ from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import Configuration
 from i2vgen_ms.runtime import memory, operations, residency
 from i2vgen_ms.runtime.compiled import compile_blocks
+from i2vgen_ms.runtime.processor import quicken
 from i2vgen_ms.runtime.residency import Resident
 from i2vgen_ms.runtime.shortage import memory_advice
 from i2vgen_ms.weights import architecture
@@ -108,6 +109,8 @@ class Loader:
                 merge_into(network, self._adapter.path, self._adapter.scale)
             if name == "st_unet" and self._configuration.compile:
                 compile_blocks(network, self._device)
+            elif name == "st_unet" and self._device.type == "cpu":
+                quicken(network)
         movable = self._device.type != "cpu"
         return Resident(
             network.to(memory_format=torch.channels_last) if movable else network, self._device, movable=movable

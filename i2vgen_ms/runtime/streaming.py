@@ -8,18 +8,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from i2vgen_ms.runtime.block import Block
+from i2vgen_ms.runtime.parking import Parking
 
 
 class Stream:
     """Streams `blocks[i]` in time for `modules[i]`, in two buffers; one forward of `root` at a time.
 
-    A module that runs out of turn is waited for, so that the order is a matter of speed alone. `close` ends it.
+    A module that runs out of turn is waited for, so that the order is a matter of speed alone. What `root` puts on a
+    `shelf` of its own is parked on the host meanwhile. `close` ends it.
     """
 
     def __init__(self, root: nn.Module, modules: Sequence[nn.Module], blocks: Sequence[Block]) -> None:
@@ -36,6 +39,9 @@ class Stream:
             root.register_forward_pre_hook(lambda *_: self._enter()),
             root.register_forward_hook(lambda *_: self._leave(), always_call=True),
         ]
+        self._root = cast(Any, root)
+        if hasattr(root, "shelf"):
+            self._root.shelf = partial(Parking, device)
         for index, module in enumerate(modules):
             self._hooks.append(module.register_forward_pre_hook(lambda *_, i=index: self._before(i)))
             self._hooks.append(module.register_forward_hook(lambda *_, i=index: self._after(i), always_call=True))
@@ -45,6 +51,8 @@ class Stream:
         with self._lock:
             for hook in self._hooks:
                 hook.remove()
+            if hasattr(self._root, "shelf"):
+                self._root.shelf = list
             for block in self._blocks:
                 block.to_host()
             self._copies.finish()

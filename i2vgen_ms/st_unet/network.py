@@ -84,6 +84,8 @@ class SpatioTemporalUNet(nn.Module):
         padding = (vertical_padding[0], vertical_padding[1])
         self.latent_channels, self.extra_channels, self.out_channels = latent_channels, extra_channels, out_channels
         self.level_count, self.padding, self.ops = len(widths), padding, ops
+        self.shelf: Callable[[], Any] = list
+        """Makes where skips wait: what has `append`, `pop` and `[-1]` as a list has."""
 
         def temporal_block(width: int, heads: int) -> nn.Module:
             return temporal.block(
@@ -229,7 +231,8 @@ class SpatioTemporalUNet(nn.Module):
             y = self.stem_temporal(y, shared)
 
         # What is alive stands in this list alone, so that memory is free again as soon as it can be.
-        alive = [y]
+        alive = self.shelf()
+        alive.append(y)
         del y
         for level in cast(Iterable[Level], self.down):
             for stage in level.stages:

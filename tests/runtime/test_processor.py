@@ -1,0 +1,66 @@
+"""Linear layers by oneDNN: the same numbers, gradients as ever, copies and files as ever."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from i2vgen_ms.runtime import processor
+from i2vgen_ms.runtime.operations import table
+from i2vgen_ms.tensors import ops
+from tests.oracle import relative_error
+from tests.runtime.small import HERE, inputs, small_network
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(3, 16), (40, 16), (2, 5, 7, 16)])
+def test_it_is_the_definition(shape: tuple[int, ...], bias: bool) -> None:
+    layer = nn.Linear(16, 24, bias=bias).requires_grad_(False)
+    x = torch.randn(shape)
+    with torch.no_grad():
+        assert relative_error(processor.linear(x, layer.weight, layer.bias), layer(x)) <= 1e-6
+        turned = torch.randn(16, 40).T
+        assert relative_error(processor.linear(turned, layer.weight, layer.bias), layer(turned)) <= 1e-6
+
+
+def test_who_multiplies_what() -> None:
+    x, weight = torch.randn(40, 16), torch.randn(24, 16)
+    assert not processor.takes(x, weight)  # gradients are asked for
+    with torch.no_grad():
+        assert processor.takes(x, weight) == torch.backends.mkldnn.is_available()
+        assert not processor.takes(x[:3], weight)
+        assert not processor.takes(x.double(), weight.double())
+        assert not processor.takes(x.to("meta"), weight.to("meta"))
+
+
+def test_gradients_are_as_ever() -> None:
+    layer = nn.Sequential(nn.Linear(16, 24))
+    wanted = copy.deepcopy(layer)
+    x = torch.randn(40, 16)
+    processor.quicken(layer)(x).sum().backward()
+    wanted(x).sum().backward()
+    assert torch.equal(layer[0].weight.grad, wanted[0].weight.grad)
+
+
+def test_a_network_is_the_same_network() -> None:
+    ours, wanted = small_network(table(HERE)), small_network()
+    with torch.no_grad():
+        assert relative_error(processor.quicken(ours)(**inputs()), wanted(**inputs())) <= 1e-5
+    assert list(ours.state_dict()) == list(wanted.state_dict())
+    assert sum(type(module) is processor.Linear for module in ours.modules()) > 10
+    assert isinstance(copy.deepcopy(ours).time_embedding.expand, nn.Linear)
+
+
+@pytest.mark.parametrize("size", [(1, 2, 1, 1), (1, 2, 8, 9)])
+def test_large_weights_keep_their_order_of_memory(size: tuple[int, ...]) -> None:
+    """A convolution with weights that are many times as large as the activation, and one with small ones."""
+    x, square, along = torch.randn(*size, 24), torch.randn(40, 24, 3, 3), torch.randn(24, 24, 3, 1)
+    for got, wanted in (
+        (ops.conv_spatial(x, square, None), ops.conv_spatial(x.double(), square.double(), None)),
+        (ops.conv_temporal(x, along, None), ops.conv_temporal(x.double(), along.double(), None)),
+    ):
+        assert got.is_contiguous() or size[2:] != (1, 1)
+        assert relative_error(got, wanted) <= 1e-6
