@@ -1,6 +1,7 @@
-"""Desk: who asked for what, what came of it, and the files of it, one session a page that is open.
+"""Desk: who asked for what, what came of it, and the files of it, one session a browser.
 
-Given a running service and how its models were loaded. It does not know what a page looks like. Any thread may call.
+Given a running service and how its models were loaded. Pages are known by a name, another
+one at each loading. It does not know what a page looks like. Any thread may call.
 """
 
 from __future__ import annotations
@@ -9,57 +10,24 @@ import shutil
 import tempfile
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from i2vgen_ms import demo
 from i2vgen_ms.app.knobs import for_clip
 from i2vgen_ms.app.recipe import FIRST, SECOND, Origin, Recipe
+from i2vgen_ms.app.sessions import Made, Running, Seat, Session, Sessions
 from i2vgen_ms.errors import ArgumentError, BusyError, GoneError
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.service import Request, Service, Status
-from i2vgen_ms.service.job import Failure
 from i2vgen_ms.service.store import Store
 
 SESSIONS = 64
 KEEP = 12  # videos of one session
-TICK = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Made:
-    """A video: its file, how it was made, how many frames it has; `base`: the first stage's video that it refines;
-    `warnings`: what its maker was warned about."""
-
-    key: str
-    path: Path
-    recipe: Recipe
-    frames: int
-    width: int
-    height: int
-    seconds: float
-    base: Made | None = None
-    warnings: tuple[Failure, ...] = ()
-
-
-@dataclass
-class _Running:
-    key: str
-    recipe: Recipe
-    base: Made | None
-
-
-@dataclass
-class Session:
-    """What one open page has: its videos, the oldest first, the one that is looked at, and what is being made."""
-
-    made: list[Made] = field(default_factory=list)
-    shown: Made | None = None
-    running: _Running | None = None
-    touched: float = 0.0
+TICK = 1.0
+LEFT_SECONDS = 10.0  # for a page to be loaded again, before what it waits for is cancelled
 
 
 class Desk:
@@ -80,7 +48,7 @@ class Desk:
             shutil.copyfile(one.path, path)
             self.samples.append(replace(one, path=path))
         self._contents = {one.path.read_bytes(): one.name for one in self.samples}
-        self._sessions: OrderedDict[str, Session] = OrderedDict()
+        self._sessions = Sessions()
         self._lock = threading.RLock()
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="i2vgen-ms desk", daemon=True)
@@ -91,18 +59,45 @@ class Desk:
         """Where the files are."""
         return self._store.folder
 
-    def session(self, key: str) -> Session:
+    def open(self, page: str, key: object = None) -> str:
+        """A page begins. `key`: what its browser kept of an earlier one; the key of its session, to be kept."""
+        with self._lock:
+            session = self._sessions.open(page, key, time.monotonic())
+            session.seat(page)
+            self._make_room()
+            return session.key
+
+    def session(self, page: str) -> Session:
         """The session of a page; a new one where there is none."""
         with self._lock:
-            if key not in self._sessions:
-                while len(self._sessions) >= SESSIONS:
-                    self._forget(next(iter(self._sessions)))
-                self._sessions[key] = Session()
-            self._sessions.move_to_end(key)
-            self._sessions[key].touched = time.monotonic()
-            return self._sessions[key]
+            session = self._sessions.of(page, time.monotonic())
+            self._make_room()
+            return session
 
-    def make(self, key: str, picture: bytes, name: str, seed: int, given: Mapping[str, Any]) -> str:
+    def seat(self, page: str) -> Seat:
+        """What a page looks at."""
+        with self._lock:
+            return self.session(page).seat(page)
+
+    def running(self, page: str) -> str | None:
+        """The job that is being done for the page's session, or waits, or has ended while no page was there."""
+        running = self.session(page).running
+        return None if running is None else running.key
+
+    def last(self, page: str) -> Made | None:
+        """The newest video of the session, which the page looks at from now on."""
+        made = self.listed(page)
+        self.seat(page).shown = made[-1] if made else None
+        return self.seat(page).shown
+
+    def listed(self, page: str) -> list[Made]:
+        """The session's videos, as the page lists them from now on."""
+        with self._lock:
+            seat = self.seat(page)
+            seat.listed = [made for made in self.session(page).made if made.path.is_file()]
+            return list(seat.listed)
+
+    def make(self, page: str, picture: bytes, name: str, seed: int, given: Mapping[str, Any]) -> str:
         """Asks for a video of a picture, and gives the job's id. Raises: BusyError, and as Service.submit."""
         recipe = Recipe(
             task=FIRST,
@@ -114,11 +109,11 @@ class Desk:
             arguments=dict(given),
         )
         request = Request(kind=FIRST, source=picture, seed=seed, preview=True, first=recipe.arguments)
-        return self._submit(key, request, recipe, None)
+        return self._submit(page, request, recipe, None)
 
-    def refine(self, key: str, text: str, seed: int, given: Mapping[str, Any]) -> str:
+    def refine(self, page: str, text: str, seed: int, given: Mapping[str, Any]) -> str:
         """Asks for the second stage's video of the one that is shown. Raises: as `make`; ArgumentError without one."""
-        shown = self.session(key).shown
+        shown = self.seat(page).shown
         if shown is None or self.second is None:
             raise ArgumentError("there is no video to refine yet: make one from a picture first")
         base = shown.base or shown
@@ -137,27 +132,37 @@ class Desk:
         request = Request(
             kind=SECOND, source=base.path.read_bytes(), text=text, seed=seed, preview=True, second=recipe.arguments
         )
-        return self._submit(key, request, recipe, base)
+        return self._submit(page, request, recipe, base)
 
-    def _submit(self, key: str, request: Request, recipe: Recipe, base: Made | None) -> str:
-        session = self.session(key)
+    def _submit(self, page: str, request: Request, recipe: Recipe, base: Made | None) -> str:
+        session = self.session(page)
         with self._lock:
             running = session.running
             if running is not None and not self.service.status(running.key).finished:
-                raise BusyError("this page's video is still being made; wait for it, or cancel it")
+                raise BusyError("your video before this one is still being made; wait for it, or cancel it")
             job = self.service.submit(request).id
-            session.running = _Running(job, recipe, base)
+            session.running = Running(job, recipe, base)
             return job
 
-    def cancel(self, key: str) -> None:
-        """Stops what the page asked for, if anything is being made."""
-        running = self.session(key).running
+    def cancel(self, page: str) -> None:
+        """Stops what the page's session asked for, if anything is being made."""
+        running = self.session(page).running
         if running is not None:
             self.service.cancel(running.key)
 
-    def finish(self, key: str, status: Status) -> Made | None:
-        """Takes in a job of the page that has ended; the video, if there is one."""
-        session = self.session(key)
+    def finish(self, page: str, status: Status) -> Made | None:
+        """Takes in a job of the page's session that has ended; the video, if there is one.
+
+        Several pages may wait for one job: the first takes it in, and all look at it.
+        """
+        session = self.session(page)
+        with session.taking:
+            made = next((one for one in session.made if one.key == status.id), None) or self._take(session, status)
+        if made is not None:
+            self.seat(page).shown = made
+        return made
+
+    def _take(self, session: Session, status: Status) -> Made | None:
         with self._lock:
             running = session.running
             if running is None or running.key != status.id:
@@ -170,35 +175,36 @@ class Desk:
         path = Path(shutil.copyfile(self.service.result(status.id), folder / running.recipe.output))
         self.service.cancel(status.id)  # it is finished: its own file is not needed any more
         info = read_clip(path, max_frames=None)
-        size = {"frames": info.count, "width": info.width, "height": info.height}
         made = Made(
             key=status.id,
             path=path,
             recipe=running.recipe,
             base=running.base,
+            frames=info.count,
+            width=info.width,
+            height=info.height,
             seconds=status.seconds,
-            **size,
+            ended=time.monotonic(),
             warnings=status.warnings,
         )
         with self._lock:
             session.made.append(made)
-            session.shown = made
             for old in session.made[:-KEEP]:
                 self._remove(session, old)
         return made
 
-    def show(self, key: str, place: int) -> Made | None:
-        """Looks at one of the page's videos again."""
-        session = self.session(key)
+    def show(self, page: str, place: int) -> Made | None:
+        """Looks at one of the videos that the page lists; None if it is not there any more."""
         with self._lock:
-            session.shown = session.made[place] if 0 <= place < len(session.made) else None
-            return session.shown
+            seat = self.seat(page)
+            made = seat.listed[place] if 0 <= place < len(seat.listed) else None
+            seat.shown = made if made is not None and made.path.is_file() else None
+            return seat.shown
 
-    def leave(self, key: str) -> None:
-        """The page was closed: nobody waits for what is being made. Its files go when they are old."""
+    def leave(self, page: str) -> None:
+        """The page was closed, or is being loaded again, when nobody else waits for what it asked for."""
         with self._lock:
-            if key in self._sessions:
-                self.cancel(key)
+            self._sessions.leave(page, time.monotonic())
 
     def close(self) -> None:
         """Removes all files."""
@@ -207,19 +213,28 @@ class Desk:
         self._store.close()
 
     def tidy(self, now: float) -> None:
-        """Forgets sessions that nobody has touched for as long as results are kept."""
+        """Cancels what nobody waits for any more; removes old videos, and sessions that nobody has touched for long."""
+        keep = self.service.settings.keep_seconds
         with self._lock:
-            for key, session in list(self._sessions.items()):
-                if now - session.touched > self.service.settings.keep_seconds:
-                    self._forget(key)
+            for session in self._sessions:
+                if session.left is not None and now - session.left > LEFT_SECONDS and session.running is not None:
+                    self.service.cancel(session.running.key)
+                    session.running = None
+                for made in [made for made in session.made if now - made.ended > keep]:
+                    self._remove(session, made)
+                if now - session.touched > keep:
+                    self._forget(session)
 
-    def _forget(self, key: str) -> None:
-        session = self._sessions[key]
+    def _make_room(self) -> None:
+        while len(self._sessions) > SESSIONS:
+            self._forget(next(iter(self._sessions)))
+
+    def _forget(self, session: Session) -> None:
         if session.running is not None:
             self.service.cancel(session.running.key)
         for made in list(session.made):
             self._remove(session, made)
-        del self._sessions[key]
+        self._sessions.forget(session)
 
     def _remove(self, session: Session, made: Made) -> None:
         session.made.remove(made)

@@ -19,9 +19,10 @@ import numpy as np
 from PIL import Image
 
 from i2vgen_ms.app import recipe, show
-from i2vgen_ms.app.desk import Desk, Made
+from i2vgen_ms.app.desk import Desk
 from i2vgen_ms.app.knobs import Knob, arguments
 from i2vgen_ms.app.layout import MEMORY, Layout
+from i2vgen_ms.app.sessions import Made
 from i2vgen_ms.app.words import Words, chosen, words_of
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.service.failure import failure_of
@@ -47,7 +48,8 @@ class Events:
         first = [on.language, on.picture, on.seed, on.keep, *on.first.values(), on.memory]
         second = [on.language, on.text, on.seed, *on.second.values(), on.memory]
         working = [on.live, on.cancel, on.make, on.refine, on.seed, *self._result_parts()]
-        page.load(self._begin, [], [on.language, on.live, on.seed, *on.spoken], **at_once)
+        begun = dict.fromkeys([on.browser, on.language, *on.spoken, on.text, *working])
+        page.load(self._begin, [on.browser], list(begun), **at_once)
         page.unload(self._leave)
         on.language.input(self._speak, [on.language], on.spoken, **at_once)
         on.samples.select(self._choose, [], [on.picture, on.text], **at_once)
@@ -64,7 +66,9 @@ class Events:
         shown = [on.video1, on.video2, on.stage2, on.compare, on.frame, on.download, on.again, on.command, on.script]
         return [*shown, on.gallery_group, on.gallery, on.settings]
 
-    def _begin(self, request: gr.Request) -> Changes:
+    async def _begin(self, request: gr.Request, kept: Any) -> AsyncIterator[Changes]:
+        """The page as it is new, then with what its browser's session has: videos, and one that is being made."""
+        page, desk = str(request.session_hash), self._desk
         language = chosen(
             dict(request.query_params).get("lang"),
             dict(request.headers).get("accept-language"),
@@ -74,7 +78,14 @@ class Events:
         changes = self._on.texts(words)
         changes[self._on.language] = gr.update(value=language, label=words("language"))
         changes[self._on.seed] = gr.update(value=secrets.randbelow(SEEDS), label=words("seed"), info=words("seed.info"))
-        return changes | {self._on.live: show.idle(words)}
+        yield changes | {self._on.live: show.idle(words), self._on.browser: desk.open(page, kept)}
+        last, job = await asyncio.to_thread(desk.last, page), desk.running(page)
+        if last is not None:
+            text = {} if last.recipe.text is None else {self._on.text: last.recipe.text}
+            yield text | await asyncio.to_thread(self._shown, words, page, last)
+        if job is not None:
+            async for changes in self._work(words, page, lambda: job):
+                yield changes
 
     def _speak(self, language: str) -> Changes:
         return self._on.texts(words_of(language))
@@ -86,36 +97,36 @@ class Events:
     async def _make(
         self, request: gr.Request, language: str, picture: str | None, seed: float | None, keep: bool, *values: Any
     ) -> AsyncIterator[Changes]:
-        words, key = words_of(language), str(request.session_hash)
+        words, page = words_of(language), str(request.session_hash)
         number = int(seed) if keep and seed is not None else secrets.randbelow(SEEDS)
 
         def submit() -> str:
             given = arguments(self._first, self._values(self._on.first, values))
             if picture is None:
                 raise _NoPicture
-            return self._desk.make(key, Path(picture).read_bytes(), Path(picture).name, number, given)
+            return self._desk.make(page, Path(picture).read_bytes(), Path(picture).name, number, given)
 
-        async for changes in self._work(words, key, submit):
+        async for changes in self._work(words, page, submit):
             yield {self._on.seed: number, **changes}
 
     async def _refine(
         self, request: gr.Request, language: str, text: str, seed: float | None, *values: Any
     ) -> AsyncIterator[Changes]:
-        words, key = words_of(language), str(request.session_hash)
+        words, page = words_of(language), str(request.session_hash)
         number = secrets.randbelow(SEEDS) if seed is None else int(seed)
 
         def submit() -> str:
             given = arguments(self._second, self._values(self._on.second, values))
-            return self._desk.refine(key, text or "", number, given)
+            return self._desk.refine(page, text or "", number, given)
 
-        async for changes in self._work(words, key, submit):
+        async for changes in self._work(words, page, submit):
             yield {self._on.seed: number, **changes}
 
     @staticmethod
     def _values(parts: dict[str, Any], values: Sequence[Any]) -> dict[str, Any]:
         return dict(zip((*parts, MEMORY), values, strict=True))
 
-    async def _work(self, words: Words, key: str, submit: Callable[[], str]) -> AsyncIterator[Changes]:
+    async def _work(self, words: Words, page: str, submit: Callable[[], str]) -> AsyncIterator[Changes]:
         """What the page shows from the moment that something is asked for."""
         on, desk = self._on, self._desk
         try:
@@ -131,9 +142,9 @@ class Events:
                     yield {on.live: now}
                     said = now
                 await asyncio.sleep(POLL)
-            made = await asyncio.to_thread(desk.finish, key, status)
+            made = await asyncio.to_thread(desk.finish, page, status)
             if made is not None:
-                changes = await asyncio.to_thread(self._shown, words, key, made)
+                changes = await asyncio.to_thread(self._shown, words, page, made)
             elif status.failure is not None:
                 changes = {on.live: show.failed(words, status.failure)}
             else:
@@ -153,22 +164,31 @@ class Events:
         self._desk.leave(str(request.session_hash))
 
     def _look(self, language: str, event: gr.SelectData, request: gr.Request) -> Changes:
-        words, key = words_of(language), str(request.session_hash)
-        made = self._desk.show(key, int(event.index))
-        return {} if made is None else self._shown(words, key, made)
+        words, page = words_of(language), str(request.session_hash)
+        made = self._desk.show(page, int(event.index))
+        return self._listed(words, page) if made is None else self._shown(words, page, made)
 
     def _compare(self, frame: float, request: gr.Request) -> Any:
-        shown = self._desk.session(str(request.session_hash)).shown
+        shown = self._desk.seat(str(request.session_hash)).shown
         pair = None if shown is None else _pair(shown, int(frame) - 1)
         return gr.update() if pair is None else pair
 
-    def _shown(self, words: Words, key: str, made: Made) -> Changes:
+    def _listed(self, words: Words, page: str) -> Changes:
+        """The gallery as it is now; what is too old is not in it any more."""
+        made = self._desk.listed(page)
+        items = [(_thumbnail(each), self._caption(words, each)) for each in made]
+        on = self._on
+        return {
+            on.gallery_group: gr.update(visible=bool(items)),
+            on.gallery: gr.update(value=items, selected_index=None),
+        }
+
+    def _shown(self, words: Words, page: str, made: Made) -> Changes:
         """A video with all that belongs to it."""
-        on, session = self._on, self._desk.session(key)
+        on = self._on
         one, two = (made, None) if made.base is None else (made.base, made)
         pair = _pair(made, made.frames // 2)
-        items = [(_thumbnail(each), self._caption(words, each)) for each in session.made]
-        return {
+        return self._listed(words, page) | {
             on.live: show.done(words, made),
             on.video1: gr.update(value=str(one.path) if one.path.is_file() else None, visible=True),
             on.video2: gr.update(value=None if two is None else str(two.path), visible=two is not None),
@@ -179,8 +199,6 @@ class Events:
             on.again: gr.update(visible=True),
             on.command: recipe.command(made.recipe),
             on.script: recipe.script(made.recipe),
-            on.gallery_group: gr.update(visible=True),
-            on.gallery: gr.update(value=items, selected_index=None),
             on.settings: show.settings(words, made),
         }
 

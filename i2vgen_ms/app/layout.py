@@ -5,6 +5,7 @@ Given a desk and the knobs; it knows nothing of what happens when something is p
 
 from __future__ import annotations
 
+import math
 from abc import ABCMeta
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,14 +29,23 @@ def uploaded(self: Any, payload: Any) -> str | None:
     return str(path) if path.is_relative_to(Path(self.GRADIO_CACHE).resolve()) else None
 
 
-# gradio's picture, drawn as its own is, but not looked into: our own reader does that, with limits, and says what is
-# wrong. It is no class statement, because gradio writes a .pyi file beside the source of every one.
-Picture: Any = ABCMeta.__new__(
-    type(gr.Image),
-    "Picture",
-    (gr.Image,),
-    {"preprocess": uploaded, "is_template": True, "__module__": __name__},
-)
+def number(self: Any, payload: Any) -> float | int | None:
+    """A number, whatever its size; None for anything else."""
+    good = isinstance(payload, int | float) and not isinstance(payload, bool) and math.isfinite(payload)
+    return self.round_to_precision(payload, self.precision) if good else None
+
+
+def _drawn_as(base: Any, name: str, preprocess: Any) -> Any:
+    """gradio's component, drawn as its own is, but with another look at what comes in: our own readers and limits say
+    what is wrong, in the page's language. It is no class statement, because gradio writes a .pyi file beside the source
+    of every one."""
+    return ABCMeta.__new__(
+        type(base), name, (base,), {"preprocess": preprocess, "is_template": True, "__module__": __name__}
+    )
+
+
+Picture = _drawn_as(gr.Image, "Picture", uploaded)
+Number = _drawn_as(gr.Number, "Number", number)
 
 
 class Layout:
@@ -52,6 +62,7 @@ class Layout:
         self.first: dict[str, Any] = {}
         self.second: dict[str, Any] = {}
         self.memory: Any = None
+        self.browser = gr.BrowserState(None, storage_key="i2vgen-ms")
         with gr.Row(equal_height=True):
             with gr.Column(scale=6):
                 self.heading = gr.HTML(_heading(words))
@@ -121,7 +132,7 @@ class Layout:
         )
         with gr.Row(equal_height=True):
             self.seed = self._say(
-                gr.Number, {"label": "seed", "info": "seed.info"}, precision=0, minimum=0, scale=3, elem_id="seed"
+                Number, {"label": "seed", "info": "seed.info"}, precision=0, minimum=0, scale=3, elem_id="seed"
             )
             with gr.Column(scale=2, min_width=150):
                 self.dice = self._say(gr.Button, {"value": "dice"}, size="sm", elem_id="dice")
@@ -153,7 +164,7 @@ class Layout:
         if knob.choices:
             return self._say(gr.Dropdown, keys, choices=list(knob.choices), value=knob.value, elem_id=name)
         return self._say(
-            gr.Number,
+            Number,
             keys,
             value=knob.value,
             minimum=knob.low,

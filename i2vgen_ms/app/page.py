@@ -111,7 +111,7 @@ def _origin(
     model = os.fspath(name)
     if Path(model).is_dir() and not show_folders:
         model = Path(model).name
-    decides = {key: loading.get(key) for key in ("dtype", "lora")}
+    decides = {key: loading.get(key) for key in ("dtype", "lora", "compile")}
     if decides["lora"] is not None:
         decides["lora_scale"] = loading.get("lora_scale", 1.0)
     return Origin(model=model, revision=revision, loading={"device": str(stage.device), **decides})

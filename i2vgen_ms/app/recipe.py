@@ -66,7 +66,8 @@ def commands(recipe: Recipe) -> list[list[str]]:
         values["text"] = recipe.text or ""
     for name, value in values.items():
         # One word with its value, so that a text may begin with a dash.
-        line.append(f"--{name.replace('_', '-')}={value}")
+        option = f"--{name.replace('_', '-')}"
+        line.append(option if value is True else f"{option}={value}")
     return [*lines, line]
 
 

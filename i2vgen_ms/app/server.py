@@ -24,6 +24,8 @@ from i2vgen_ms.errors import ArgumentError
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 THREADS = 16
+# What is sent may be somewhat larger than what is taken: then it is said in the words of the page instead of gradio's.
+UPLOADS = 4
 # gradio's own scripts are inline and make functions of text; everything comes from the page's own host.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -64,7 +66,7 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
         "share": False,
         "show_error": True,
         "max_threads": THREADS,
-        "max_file_size": page.service.settings.limits.picture_bytes,
+        "max_file_size": UPLOADS * page.service.settings.limits.picture_bytes,
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,

@@ -13,7 +13,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from i2vgen_ms.app.desk import Made
+from i2vgen_ms.app.sessions import Made
 from i2vgen_ms.app.words import Words
 from i2vgen_ms.service import Preview, Status
 from i2vgen_ms.service.job import Failure

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from i2vgen_ms import demo
-from i2vgen_ms.app.desk import Desk, Made
+from i2vgen_ms.app.desk import Desk
 from i2vgen_ms.app.recipe import Origin
+from i2vgen_ms.app.sessions import Made
 from i2vgen_ms.service import Models, Service, ServiceSettings
 from tests.service.stages import FakeStage
 

@@ -36,9 +36,69 @@ def test_a_picture_becomes_a_video_and_that_another(desk_of: Callable[..., Desk]
     assert again is not None
     assert again.base is one, "refining what was refined begins with the first stage's video again"
     assert desk.session("page").made == [one, two, again]
+    assert desk.show("page", 0) is None, "nothing was listed yet"
+    assert desk.listed("page") == [one, two, again]
     assert desk.show("page", 0) is one
     assert desk.show("page", 3) is None
     assert desk.session("another").made == []
+    one.path.unlink()
+    assert desk.show("page", 0) is None
+    assert desk.listed("page") == [two, again]
+
+
+def test_a_page_that_is_loaded_again_finds_its_videos_and_no_other_does(desk_of: Callable[..., Desk]) -> None:
+    desk = desk_of()
+    key = desk.open("page")
+    assert len(key) >= 24
+    made = finished(desk, "page", desk.make("page", b"picture", "a.png", 1, {"steps": 1}))
+    assert made is not None
+    desk.leave("page")
+    assert desk.open("page again", key) == key
+    assert desk.last("page again") is made
+    assert finished(desk, "page again", desk.refine("page again", "a boat", 1, {"steps": 1})) is not None
+    second = desk.open("second page", key)
+    assert second == key
+    assert desk.show("second page", 0) is None, "another page looks for itself"
+    for stranger, kept in enumerate((None, "", "guessed", key[:-1], 7, [key], {"key": key})):
+        other = desk.open(f"stranger {stranger}", kept)
+        assert other not in (key, kept)
+        assert desk.last(f"stranger {stranger}") is None
+
+
+def test_what_is_made_while_a_page_is_loaded_again_goes_on_and_is_cancelled_when_nobody_comes(
+    desk_of: Callable[..., Desk], models: Models
+) -> None:
+    desk = desk_of()
+    key = desk.open("page")
+    models.first.go.clear()
+    job = desk.make("page", b"picture", "a.png", 1, {"steps": 2})
+    desk.leave("page")
+    desk.tidy(time.monotonic() + desks.LEFT_SECONDS - 1)
+    assert desk.open("page again", key) == key
+    desk.open("beside", key)
+    desk.tidy(time.monotonic() + desks.LEFT_SECONDS + 1)
+    assert desk.running("page again") == desk.running("beside") == job
+    models.first.go.set()
+    made = finished(desk, "page again", job)
+    assert made is not None
+    assert finished(desk, "beside", job) is made, "both pages waited for it"
+    assert desk.session("beside").made == [made]
+    assert desk.seat("beside").shown is made
+
+    models.first.go.clear()
+    job = desk.make("beside", b"picture", "a.png", 1, {"steps": 2})
+    desk.leave("page again")
+    desk.tidy(time.monotonic() + desks.LEFT_SECONDS + 1)
+    assert desk.running("beside") == job, "one page still waits"
+    desk.leave("beside")
+    desk.tidy(time.monotonic() + desks.LEFT_SECONDS + 1)
+    models.first.go.set()
+    desk.open("late", key)
+    assert desk.running("late") is None
+    assert desk.last("late") is made
+    while not (status := desk.service.status(job)).finished:
+        time.sleep(0.005)
+    assert status.state == "cancelled"
 
 
 def test_what_cannot_be_done_is_refused_in_words(desk_of: Callable[..., Desk], models: Models) -> None:
@@ -58,7 +118,7 @@ def test_what_cannot_be_done_is_refused_in_words(desk_of: Callable[..., Desk], m
     with pytest.raises(BusyError, match="queue is full"):
         desk.make("third page", b"picture", "a.png", 1, {"steps": 2})
     desk.cancel("page")
-    desk.leave("second page")
+    desk.cancel("second page")
     models.first.go.set()
     assert finished(desk, "page", job) is None
     assert desk.service.status(job).state == "cancelled"
@@ -88,5 +148,13 @@ def test_files_go_when_they_are_many_or_old(desk_of: Callable[..., Desk], monkey
     late = make("second")
     desk.tidy(time.monotonic())
     assert late.is_file()
-    desk.tidy(time.monotonic() + desk.service.settings.keep_seconds + 1)
-    assert not late.exists()
+    keep = desk.service.settings.keep_seconds
+    monkeypatch.setattr(desks.time, "monotonic", lambda now=time.monotonic: now() + keep - 1)
+    newer = make("second")
+    monkeypatch.undo()
+    desk.tidy(time.monotonic() + keep + 1)
+    assert (late.exists(), newer.exists()) == (False, True), "each video has its own time"
+    assert [made.path for made in desk.listed("second")] == [newer]
+    desk.tidy(time.monotonic() + 2 * keep + 1)
+    assert not newer.exists()
+    assert desk.last("second") is None

@@ -65,7 +65,7 @@ def test_the_page_is_built_and_closed_to_what_it_need_not_do(tmp_path: Path) -> 
     assert {"随机种子", "第一阶段", "采样器"} <= set(page["labels"])
     assert [value for _, value in page["sampler"][0]][:2] == ["ddim", "euler"]
     assert page["around"] == {"127.0.0.1": ["TrustedHostMiddleware", "Headers"], "0.0.0.0": ["Headers"]}
-    wanted = {"share": False, "allowed_paths": [], "show_error": True, "max_file_size": 16 * 2**20, "mcp_server": False}
+    wanted = {"share": False, "allowed_paths": [], "show_error": True, "max_file_size": 64 * 2**20, "mcp_server": False}
     assert {name: page["told"][name] for name in wanted} == wanted
     assert page["uploads"] == [str(tmp_path / "cache" / "a.png"), None, None, None]
     assert page["stylesheets"] == [], "fonts would come from another host"

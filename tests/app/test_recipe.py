@@ -24,7 +24,7 @@ def recipe(*, hub: bool = False, sample: str | None = "growing", source: str = "
     one, two = FakeStage("image-to-video"), FakeStage("video-to-video")
     first = arguments(knobs(one, RequestLimits()), {knob.name: knob.value for knob in knobs(one, RequestLimits())})
     second = arguments(knobs(two, RequestLimits()), {"steps": 3.0, "strength": 0.30000000000000004, "memory": "low"})
-    loading = {"device": "cpu", "dtype": None, "lora": None}
+    loading = {"device": "cpu", "dtype": None, "lora": None, "compile": True if hub else None}
     base = Recipe(
         task=FIRST,
         origin=Origin(model="a/b", revision="v1", loading=loading)
@@ -72,7 +72,7 @@ def test_the_commands_name_every_value(hub: bool, source: str) -> None:
     assert (first["pictures"], first["model"]) == (
         (["./-o my $(pic).png"], "a/b") if hub else (["growing.png"], demo.FIRST)
     )
-    assert first["revision"] == ("v1" if hub else None)
+    assert (first["revision"], first["compile"]) == (("v1", True) if hub else (None, None))
     assert (second["clips"], second["text"], second["strength"], second["long_clips"]) == (
         [made.before.output],
         TEXT,
