@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
     except BaseException:
         bound.close()
         raise
+    bound.listen()  # who connects from now on is answered as soon as the server runs
     host, port = bound.getsockname()[:2]
     print(f"http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     server.run(service, bound, HttpSettings(token=token, hosts=names or None), grace=options.grace)

@@ -33,6 +33,9 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         return stage
 
     def run_server(service: Any, bound: socket.socket, settings: Any, *, grace: float) -> None:
+        socket.create_connection(
+            ("127.0.0.1", bound.getsockname()[1]), 5
+        ).close()  # the address was said: one can connect
         calls.append((service.kinds, service.settings, settings, grace))
         bound.close()
         service.close()
