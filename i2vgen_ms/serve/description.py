@@ -102,10 +102,10 @@ def _table(caption: str, fields: list[tuple[str, Mapping[str, Any], Any]]) -> st
     for name, schema, required in fields:
         notes = [escape(str(schema.get("description", "")))]
         if "default" in schema:
-            notes.append(f"Without it: <code>{escape(_json(schema['default']))}</code>.")
+            notes.append(f"Without it: <code>{escape(_json(schema['default']))}</code>")
         elif required and caption:
-            notes.append("Needed.")
-        rows.append(_row(f"<code>{escape(name)}</code>", _type(schema), " ".join(filter(None, notes))))
+            notes.append("Needed")
+        rows.append(_row(f"<code>{escape(name)}</code>", _type(schema), ". ".join(filter(None, notes))))
     return f"<table>{f'<caption>{escape(caption)}</caption>' if caption else ''}{''.join(rows)}</table>"
 
 
