@@ -54,7 +54,8 @@ class Events:
         on.language.input(self._speak, [on.language], on.spoken, **at_once)
         on.samples.select(self._choose, [], [on.picture, on.text], **at_once)
         on.dice.click(lambda: (secrets.randbelow(SEEDS), True), [], [on.seed, on.keep], **at_once)
-        on.seed.input(lambda: True, [], [on.keep], **at_once)
+        # In the browser: the button may be pressed before a server could answer.
+        on.seed.input(None, [], [on.keep], js="() => true", **at_once)
         on.make.click(self._make, first, working, **at_once)
         on.refine.click(self._refine, second, working, **at_once)
         on.cancel.click(self._cancel, [], [on.cancel], **at_once)

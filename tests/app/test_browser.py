@@ -280,9 +280,10 @@ def test_seeds_are_rolled_kept_and_renewed(visit: Callable[..., Any]) -> None:
     drawer(page, first_steps=1, first_num_frames=1)
 
     def make() -> str:
+        known = page.locator(ITEMS).count()
         page.click("#make")
-        page.wait_for_selector("#cancel")
-        page.wait_for_selector("#cancel", state="hidden", timeout=PATIENCE)
+        page.wait_for_function(f"document.querySelectorAll({ITEMS!r}).length > {known}", timeout=PATIENCE)
+        page.wait_for_selector("#make:enabled")
         assert ended(page) == "done"
         return str(page.input_value("#seed input"))
 
