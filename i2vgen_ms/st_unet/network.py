@@ -225,8 +225,7 @@ class SpatioTemporalUNet(nn.Module):
         shared = self.temporal_shared(x.shape[2]) if self.temporal_shared is not None else None
 
         inputs = x if extra is None else torch.cat([x, extra.to(x)], dim=1)
-        y = rearrange(inputs.to(self.dtype), "b c f h w -> b f h w c").contiguous()
-        y = self.stem(y)
+        y = self.stem(rearrange(inputs.to(self.dtype), "b c f h w -> b f h w c").contiguous())
         if not skip_temporal:
             y = self.stem_temporal(y, shared)
 
@@ -249,8 +248,7 @@ class SpatioTemporalUNet(nn.Module):
             if level.resample is not None:
                 alive.append(level.resample(alive.pop()))
 
-        y = self.head(self.head_norm(alive.pop(), silu=True))
-        return rearrange(y, "b f h w c -> b c f h w").to(x.dtype)
+        return rearrange(self.head(self.head_norm(alive.pop(), silu=True)), "b f h w c -> b c f h w").to(x.dtype)
 
     def prepare(
         self, *, text: Tensor | None = None, image: Tensor | None = None, fps: Tensor | None = None, **others: Any
@@ -266,9 +264,8 @@ class SpatioTemporalUNet(nn.Module):
     def _handed(self, *parts: Tensor) -> Tensor | list[Tensor]:
         """What came up, and the skip that waits for it, as a stage takes them.
 
-        The list is the stage's alone, and with it what is in it. For gradients everything is remembered anyway, and
-        what computes a stage again needs its inputs again. A skip from before the context tells groups of items apart
-        is beside each of them.
+        The list is the stage's alone, and so is what is in it; with gradients everything is remembered anyway. A skip
+        from before the context tells groups of items apart is beside each of them.
         """
         if not torch.is_grad_enabled():
             return list(parts)
