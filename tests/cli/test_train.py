@@ -64,7 +64,7 @@ def test_options_change_the_settings(recorded, tmp_path) -> None:
     assert settings.optimiser.learning_rate == 0.5
     assert settings.output == "here"
     assert settings.clips.sizes == [[64, 32]]
-    files = {"kind": "files", "path": "videos", "workers": 4, "cache": None, "held_out": 1}
+    files = {"kind": "files", "path": "videos", "workers": 10, "cache": None, "held_out": 1}
     assert settings.data.model_dump() == files
     assert settings.lora.model_dump() == {
         "rank": 16,

@@ -32,7 +32,7 @@ def test_a_new_network_says_nothing_and_its_blocks_pass_their_input_on() -> None
     y = torch.randn(1, 3, 2, 4, 16)
     assert torch.equal(network.stem_temporal(y, None), y)
     block = network.down[0].stages[0]
-    embedding, context = torch.randn(1, 64), torch.randn(3, 2, 16)
+    embedding, context = torch.randn(1, 64), torch.randn(1, 2, 16)
     assert torch.equal(block(y, embedding, context, None, False), y)
     silent = [name for name, parameter in network.named_parameters() if not parameter.any() and "weight" in name]
     stages = 2 + 1 + 4  # down, middle, up; each ends in four ways

@@ -25,7 +25,7 @@ def objective(schedule: NoiseSchedule | None = None, **changes) -> Objective:
         "shift": 1.0,
         "device": CPU,
     }
-    return Objective(schedule or cosine(timesteps=1000, zero_terminal_snr=True), device=CPU, **given | changes)
+    return Objective(schedule or cosine(timesteps=1000, zero_terminal_snr=True), **given | changes)
 
 
 def draws(seed: int = 0) -> Draws:
