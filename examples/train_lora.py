@@ -29,6 +29,7 @@ changes = {
     "weights": {"encoder": "model", "st_unet": "model", "autoencoder": "model"},
     "lora": {"rank": 8, "alpha": 8, "dropout": 0.0, "targets": ["to_q", "to_k", "to_v", "to_out"]},
     "data.shapes": ["heart"],
+    "data.pool": None,  # which is for long runs: its clips are all made at the beginning
     "data.workers": 0,
     "length": {"steps": options.steps, "minutes": None},
     "batch": {"clips": options.clips, "pictures": 4 * options.clips, "accumulation": 1},

@@ -77,7 +77,7 @@ def test_options_change_the_settings(recorded, tmp_path) -> None:
     assert run("image-to-video", "--model", model, "--lora", 4, "-o", "there", "--data", "list.csv") == 0
     settings = recorded[1][0]
     assert (settings.lora.rank, settings.lora.alpha, settings.output, settings.model) == (4, 4, "there", str(model))
-    assert settings.data.model_dump() == {**files, "path": "list.csv", "held_out": 4}
+    assert settings.data.model_dump() == {**files, "path": "list.csv", "workers": 4, "held_out": 4}
 
 
 def test_what_is_wrong_is_one_line(recorded, capsys: pytest.CaptureFixture[str]) -> None:
