@@ -6,6 +6,8 @@ Given networks for inference. What changes is the order of additions.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,8 +37,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear`."""
     if not takes(x, weight):
         return F.linear(x, weight, bias)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
-    return product
+    return _product(x.contiguous(), weight, bias)
 
 
 def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
@@ -50,6 +51,22 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     return plain and _available() and x.numel() >= ROWS * x.shape[-1] and not torch.is_grad_enabled()
 
 
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
+
+
 def _available() -> bool:
     mkldnn = torch.backends.mkldnn
-    return bool(mkldnn.is_available() and mkldnn.enabled and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+    return bool(mkldnn.is_available() and mkldnn.enabled and _works())
+
+
+@cache
+def _works() -> bool:
+    """Whether this PyTorch's operation is there, is called so, and gives products: it is not of its public ones."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((ROWS, 16), (24, 16), (24,)))
+    try:
+        return bool(torch.allclose(_product(x, weight, bias), F.linear(x, weight, bias), atol=1e-5))
+    except Exception:  # whatever a call of another form, or none to call, raises
+        return False

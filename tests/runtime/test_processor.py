@@ -36,6 +36,24 @@ def test_who_multiplies_what() -> None:
         assert not processor.takes(x.to("meta"), weight.to("meta"))
 
 
+@pytest.mark.parametrize("broken", ["raises", "differs"])
+def test_an_operation_that_this_pytorch_has_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def other(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        if broken == "raises":
+            raise RuntimeError("_linear_pointwise() takes 7 positional arguments")
+        return nn.functional.linear(x, weight, bias) * 1.01
+
+    monkeypatch.setattr(processor, "_product", other)
+    processor._works.cache_clear()
+    try:
+        layer, x = nn.Linear(16, 24), torch.randn(40, 16)
+        with torch.no_grad():
+            assert not processor.takes(x, layer.weight)
+            assert torch.equal(processor.linear(x, layer.weight, layer.bias), layer(x))
+    finally:
+        processor._works.cache_clear()
+
+
 def test_gradients_are_as_ever() -> None:
     layer = nn.Sequential(nn.Linear(16, 24))
     wanted = copy.deepcopy(layer)
