@@ -38,6 +38,7 @@ def check(told: dict[str, Any]) -> None:
         assert row["gate"] is None or row["gate"]["ok"]
 
 
+@pytest.mark.full
 def test_rows_of_a_stage(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, told = run(models, tmp_path / "out.json", "stage-1-forward", "stage-1", "--repeat", "2", "--steps", "2")
     check(told)

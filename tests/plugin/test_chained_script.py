@@ -68,6 +68,7 @@ def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.full
 def test_the_models_cards_script_of_both_stages(origin: Path, second: Path, picture: str, tmp_path: Path) -> None:
     """With one line added, against a hub; then with none, through the command, from the cache alone."""
     shutil.copy(picture, tmp_path / "test.jpg")

@@ -122,6 +122,7 @@ def test_wrong_arguments_are_named(build, models, tmp_path) -> None:
         build("video-to-video-trainer", default_args=arguments | {"cfg_file": "nothing"})
 
 
+@pytest.mark.full
 def test_who_makes_videos_imports_no_training() -> None:
     code = "import sys, i2vgen_ms.plugin; assert 'i2vgen_ms.training' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

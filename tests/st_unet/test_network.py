@@ -134,6 +134,7 @@ def _unused_tensors(network: torch.nn.Module, x: torch.Tensor, **conditions: tor
     return unused
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_every_published_tensor_matters(vector) -> None:
     """Zeroing any one tensor changes the output: none is loaded and unused. Two levels have every kind of tensor."""

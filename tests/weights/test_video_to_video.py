@@ -29,6 +29,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_random_model(tmp_path_factory.mktemp("models") / "original", SMALL, task="video-to-video")
 
 
+@pytest.mark.full
 def test_the_shipped_numbers_describe_the_published_network() -> None:
     with torch.device("meta"):
         theirs = published("video_to_video.modules.unet_v2v").Vid2VidSDUNet()
