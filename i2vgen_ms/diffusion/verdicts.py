@@ -5,12 +5,11 @@ Given tensors, and the words of the error for each. It does not know what they a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from i2vgen_ms.errors import NonFiniteError
+from i2vgen_ms.tensors.arrival import Arrival
 
 
 class Verdicts:
@@ -18,11 +17,11 @@ class Verdicts:
     waiting for it costs nothing, and whoever asks is never more than one question ahead."""
 
     def __init__(self) -> None:
-        self._open: tuple[Callable[[], bool], str] | None = None
+        self._open: tuple[Arrival, str] | None = None
 
     def ask(self, x: Tensor, words: str) -> None:
         """Raises: NonFiniteError with these words if x is not finite, here or, on a CUDA device, in the next call."""
-        answer = later(torch.isfinite(x).all())
+        answer = Arrival(torch.isfinite(x).all())
         self.settle()
         self._open = answer, words
         if x.device.type != "cuda":
@@ -33,21 +32,5 @@ class Verdicts:
         if self._open is None:
             return
         (answer, words), self._open = self._open, None
-        if not answer():
+        if not bool(answer.wait()):
             raise NonFiniteError(words)
-
-
-def later(flag: Tensor) -> Callable[[], bool]:
-    """What tells the flag's value, once what was asked of its device so far is done."""
-    if flag.device.type != "cuda":
-        return lambda: bool(flag)
-    copy = torch.empty((), dtype=torch.bool, pin_memory=True)
-    copy.copy_(flag, non_blocking=True)
-    done = torch.cuda.Event()
-    done.record(torch.cuda.current_stream(flag.device))
-
-    def answer() -> bool:
-        done.synchronize()
-        return bool(copy)
-
-    return answer

@@ -16,7 +16,7 @@ from i2vgen_ms.config.sections import Output
 from i2vgen_ms.errors import NonFiniteError
 from i2vgen_ms.pipelines.preview import Decoder
 from i2vgen_ms.pipelines.progress import Progress
-from i2vgen_ms.runtime.arrival import Arrival
+from i2vgen_ms.tensors.arrival import Arrival
 
 
 def decoded(

@@ -21,8 +21,8 @@ from i2vgen_ms.media.frames import to_levels
 from i2vgen_ms.media.writers import numbered, open_writer
 from i2vgen_ms.media.writers import probe as check_place
 from i2vgen_ms.pipelines.result import Result
-from i2vgen_ms.runtime.arrival import Arrival
 from i2vgen_ms.runtime.beside import Behind
+from i2vgen_ms.tensors.arrival import Arrival
 
 OUTPUT_TYPES = ("video", "frames", "pt")
 Target = str | os.PathLike[str] | None

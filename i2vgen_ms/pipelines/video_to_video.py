@@ -27,9 +27,9 @@ from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.pipelines.stage import Call, Stage, finite
 from i2vgen_ms.pipelines.windows import Windowed
-from i2vgen_ms.runtime.arrival import page_locked
 from i2vgen_ms.runtime.beside import ahead
 from i2vgen_ms.runtime.shortage import memory_advice
+from i2vgen_ms.tensors.arrival import page_locked
 
 INPUT_KEYS = ("video_path", "text")
 

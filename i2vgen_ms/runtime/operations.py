@@ -40,16 +40,14 @@ def _cuda(device: torch.device) -> Ops:
     try:
         fused = _fused(plain)
     except Exception as error:  # Triton is not there, or raises whatever it likes
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        warnings.warn(f"the fused operations do not work on {device} and are not used: {words[-1]}", FusedWarning, 2)
+        words = trial.last_words(error)
+        warnings.warn(f"the fused operations do not work on {device} and are not used: {words}", FusedWarning, 2)
         return plain
     failed = trial.failures(fused, device)
     if failed:
-        words = list(failed.values())
+        words = "; ".join(failed.values())
         warnings.warn(
-            f"{len(failed)} fused operations do not work on {device} and are not used: {'; '.join(words)}",
-            FusedWarning,
-            2,
+            f"{len(failed)} fused operations do not work on {device} and are not used: {words}", FusedWarning, 2
         )
     return replace(fused, **{name: getattr(plain, name) for name in failed})
 

@@ -35,11 +35,15 @@ def failures(table: Ops, device: torch.device) -> dict[str, str]:
             try:
                 problem = _difference(probe())
             except Exception as error:
-                words = str(error).strip().splitlines() or [type(error).__name__]
-                problem = f"{name}: {words[-1]}"
+                problem = f"{name}: {last_words(error)}"
             if problem:
                 found[name] = problem
     return found
+
+
+def last_words(error: Exception) -> str:
+    """The last line of an error's words: what a compiler or a driver says before it is what it was doing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _difference(pairs: Pairs) -> str | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -27,10 +25,15 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """The answers that were waited for, in order."""
     answers: list[bool] = []
 
-    def later(flag: torch.Tensor) -> Callable[[], bool]:
-        return lambda: answers.append(bool(flag)) or answers[-1]  # type: ignore[func-returns-value]
+    class Awaited:
+        def __init__(self, flag: torch.Tensor) -> None:
+            self.flag = flag
 
-    monkeypatch.setattr(verdicts, "later", later)
+        def wait(self) -> torch.Tensor:
+            answers.append(bool(self.flag))
+            return self.flag
+
+    monkeypatch.setattr(verdicts, "Arrival", Awaited)
     return answers
 
 

@@ -30,7 +30,7 @@ Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Stored:
-    """Latents of clips: mean and logarithm of the variance `b f h w c`, fp32, and first frames, uint8 `b h w c`."""
+    """Latents of clips: mean and logarithm of the variance `b f h w c`, and first frames, uint8 `b h w c`."""
 
     mean: Tensor
     logvar: Tensor

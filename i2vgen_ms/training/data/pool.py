@@ -7,28 +7,27 @@ made once, and then a batch is a choice of rows.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from i2vgen_ms.media.frames import to_pixels
+from i2vgen_ms.media.frames import to_levels, to_pixels
+from i2vgen_ms.tensors.arrival import page_locked
 from i2vgen_ms.training.data.batch import Batch, Plan, Source, Spec, rates
+from i2vgen_ms.training.data.cache import Encode, Stored
 from i2vgen_ms.training.data.stream import batches
 from i2vgen_ms.training.randomness import derive
 
 MADE_AT_ONCE = 128
-Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The clips of one kind: moments of their latents `n f h w c`, fp16, first frames `n h w 3`, uint8, captions."""
+    """The clips of one kind, their moments in fp16, and their captions."""
 
-    mean: Tensor
-    logvar: Tensor
-    first: Tensor
+    stored: Stored
     captions: tuple[str, ...]
 
 
@@ -61,16 +60,15 @@ class Pool:
 
     def finish(self, prepared: Plan, device: torch.device) -> Batch:
         kept, count = self._kept[prepared.spec], len(prepared.indices)
-        rows = torch.tensor(prepared.indices)
-        # page-locked, so that the copy waits for nothing
-        rows = (rows.pin_memory() if device.type == "cuda" else rows).to(device, non_blocking=True)
+        stored = kept.stored
+        rows = page_locked(torch.tensor(prepared.indices), device).to(device, non_blocking=True)
         return Batch(
             pixels=None,
-            first=to_pixels(kept.first[rows]),
+            first=to_pixels(stored.first[rows]),
             captions=tuple(kept.captions[index] for index in prepared.indices),
             fps=rates(prepared.spec, count, device),
             still=prepared.spec.still,
-            moments=(kept.mean[rows].float(), kept.logvar[rows].float()),
+            moments=(stored.mean[rows].float(), stored.logvar[rows].float()),
         )
 
     def _made(self, spec: Spec, encode: Encode, device: torch.device) -> Kept:
@@ -80,8 +78,7 @@ class Pool:
         for batch in batches(self._source, plans, device):
             assert batch.pixels is not None
             mean, logvar = encode(batch.pixels)
-            levels = ((batch.first + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-            columns.append((mean.half(), logvar.half(), levels))
+            columns.append((mean.half(), logvar.half(), to_levels(batch.first)))
             captions += batch.captions
-        mean, logvar, first = (torch.cat(column)[: self._count] for column in zip(*columns, strict=True))
-        return Kept(mean, logvar, first, tuple(captions[: self._count]))
+        stored = Stored(*(torch.cat(column)[: self._count] for column in zip(*columns, strict=True)))
+        return Kept(stored, tuple(captions[: self._count]))
