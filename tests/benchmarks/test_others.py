@@ -77,10 +77,11 @@ def test_full_size_is_the_published_size(stage: int) -> None:
 @pytest.mark.full
 def test_every_sampler_at_every_number_of_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "out.json"
-    assert samplers.main(["--clips", "2", "--steps", "3", "--device", "cpu", "--json", str(file)]) == 0
+    # From infinite noise and to none every sampler steps alike, so that few steps tell some of them not apart.
+    assert samplers.main(["--clips", "2", "--steps", "4", "--device", "cpu", "--json", str(file)]) == 0
     rows = json.loads(file.read_text(encoding="utf-8"))
     assert [(row["sampler"], row["steps"]) for row in rows] == [
-        (name, steps) for steps in (3,) for name in catalogue.names("samplers")
+        (name, steps) for steps in (4,) for name in catalogue.names("samplers")
     ]
     assert all(10 < row["psnr"] < 40 and row["frechet_distance"] > 0 for row in rows)
     assert len({row["psnr"] for row in rows}) > 4, "ddim and euler are one, the others are not"

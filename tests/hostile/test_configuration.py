@@ -175,10 +175,11 @@ def test_a_wrong_type_of_ours(model: Path, ours: dict[str, Any], path: str) -> N
     for key in path.split("."):
         fits = fits[key]
     for wrong in WRONG:
-        right = isinstance(fits, str) and isinstance(wrong, str) and path == "weights.encoder"
+        is_name = isinstance(fits, str) and isinstance(wrong, str) and path == "weights.encoder"
+        is_switch = isinstance(fits, bool) and isinstance(wrong, bool)
         if path == "encoder.type" and wrong == "text":  # a name, of which the catalogue knows nothing
             refused(model, change(ours, path, wrong), "text", "Known:")
-        elif not right:
+        elif not (is_name or is_switch):
             refused(model, change(ours, path, wrong), path.partition(".")[0])
 
 
