@@ -21,9 +21,16 @@ class FusedWarning(UserWarning):
     """Some fused operations do not work here, and the plain ones are used for them: the same results, slower."""
 
 
+_CPU = Ops(
+    conv_spatial=processor.conv_spatial,
+    conv_temporal=processor.conv_temporal,
+    feed_forward=processor.feed_forward,
+)
+
+
 def table(device: torch.device) -> Ops:
     """The operations for inference on a device; on the CPU the plain ones, but for who multiplies."""
-    return Ops(feed_forward=processor.feed_forward) if device.type != "cuda" else _cuda(device)
+    return _CPU if device.type != "cuda" else _cuda(device)
 
 
 @cache

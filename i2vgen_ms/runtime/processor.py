@@ -1,7 +1,8 @@
 """Products on the CPU by oneDNN, which convolutions use anyway: beside the BLAS that PyTorch takes for fp32 it is as
-fast on some processors and half as fast again on others.
+fast on some processors and twice as fast on others.
 
-Given networks for inference. What changes is the order of additions.
+Given networks for inference. What changes is the order of additions. The operation is not one of PyTorch's public ones:
+it is tried before it is used, and where it is missing or wrong, everything is as PyTorch does it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from i2vgen_ms.tensors import ops
 
 # Rows below which a product is no work.
 ROWS = 32
+# How many times as large as an activation the weights of a convolution are when it is better done as a product.
+LARGE = 16
+# The hidden values of a feed-forward that are computed at a time: more of them leave the processor's cache in between.
+HIDDEN_BYTES = 8 * 2**20
 
 
 class Linear(nn.Linear):
@@ -41,8 +46,53 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
-    """`ops.feed_forward`."""
+    """`ops.feed_forward`, some rows at a time."""
+    rows = max(HIDDEN_BYTES // (weight_in.shape[0] * x.element_size()), ROWS)
+    if torch.is_grad_enabled() or x.numel() <= rows * x.shape[-1]:
+        return _feed_forward(x, weight_in, bias_in, weight_out, bias_out)
+    out = x.new_empty(*x.shape[:-1], weight_out.shape[0])
+    for given, place in zip(x.reshape(-1, x.shape[-1]).split(rows), out.flatten(0, -2).split(rows), strict=True):
+        place.copy_(_feed_forward(given, weight_in, bias_in, weight_out, bias_out))
+    return out
+
+
+def _feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
     return linear(ops.gated(linear(x, weight_in, bias_in)), weight_out, bias_out)
+
+
+def conv_spatial(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
+) -> Tensor:
+    """`ops.conv_spatial`; with large weights a product of every place's surroundings, `b f h w (i kh kw)`.
+
+    A convolution brings its weights into an order of its own first, each time, which then takes longer than the rest.
+    """
+    if not _large(x, weight):
+        return ops.conv_spatial(x, weight, bias, stride=stride, padding=padding)
+    rows, columns = padding
+    around = F.pad(x, (0, 0, columns, columns, rows, rows))
+    around = around.unfold(2, weight.shape[2], stride).unfold(3, weight.shape[3], stride)
+    return _around(around, weight, bias)
+
+
+def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`ops.conv_temporal`; with large weights a product of every place's frames around, `b f h w (i k)`."""
+    if not _large(x, weight):
+        return ops.conv_temporal(x, weight, bias)
+    frames = weight.shape[2] // 2
+    around = F.pad(x, (0, 0, 0, 0, 0, 0, frames, frames)).unfold(1, weight.shape[2], 1)
+    return _around(around.unsqueeze(-1), weight, bias)
+
+
+def _large(x: Tensor, weight: Tensor) -> bool:
+    return weight.numel() >= LARGE * x.numel() and takes(x, weight)
+
+
+def _around(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`... i kh kw` and weights `o i kh kw` to `... o`, in the order in which the weights lie, which are not copied."""
+    if not weight.is_contiguous():  # channels_last
+        x, weight = x.movedim(-3, -1), weight.movedim(1, -1)
+    return linear(x.flatten(-3), weight.flatten(1), bias)
 
 
 def takes(x: Tensor, weight: Tensor) -> bool:

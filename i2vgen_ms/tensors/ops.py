@@ -18,8 +18,6 @@ from torch import Tensor
 from i2vgen_ms.tensors import attention
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-# How many times as large as an activation weights are that are worth more than the activation's order of memory.
-LARGE = 16
 
 
 def group_norm(
@@ -71,22 +69,14 @@ def conv_spatial(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
 ) -> Tensor:
     """A convolution of each frame of `x: b f h w c` with `weight: o i kh kw`; padding is (rows, columns)."""
-    y = _conv2d(rearrange(x, "b f h w c -> (b f) c h w"), weight, bias, stride, padding)
+    y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), weight, bias, stride=stride, padding=padding)
     return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
 
 
 def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A convolution along the frames of `x: b f h w c` with `weight: o i k 1`, k odd, same number of frames."""
-    y = _conv2d(rearrange(x, "b f h w c -> b c f (h w)"), weight, bias, 1, (weight.shape[2] // 2, 0))
+    y = F.conv2d(rearrange(x, "b f h w c -> b c f (h w)"), weight, bias, padding=(weight.shape[2] // 2, 0))
     return rearrange(y, "b c f (h w) -> b f h w c", h=x.shape[2])
-
-
-def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: tuple[int, int]) -> Tensor:
-    """On the CPU PyTorch copies weights into the activation's order of memory, each time; large ones keep theirs."""
-    if x.device.type != "cpu" or weight.numel() < LARGE * x.numel() or not weight.is_contiguous():
-        return F.conv2d(x, weight, bias, stride=stride, padding=padding)
-    y = F.conv2d(x.contiguous(), weight, bias, stride=stride, padding=padding)
-    return y.contiguous(memory_format=torch.channels_last)
 
 
 def join(x: Tensor, y: Tensor) -> Tensor:

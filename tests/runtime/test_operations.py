@@ -34,8 +34,9 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "failures", lambda table, device: failures(table, HERE))
 
 
-def test_on_the_cpu_they_are_the_plain_ones() -> None:
-    assert table(HERE) == Ops(feed_forward=processor.feed_forward)
+def test_on_the_cpu_they_are_the_plain_ones_but_for_products() -> None:
+    products = {name: getattr(processor, name) for name in ("feed_forward", "conv_spatial", "conv_temporal")}
+    assert table(HERE) == Ops(**products)
 
 
 @pytest.mark.full  # the interpreter takes half a minute

@@ -72,13 +72,48 @@ def test_a_network_is_the_same_network() -> None:
     assert isinstance(copy.deepcopy(ours).time_embedding.expand, nn.Linear)
 
 
-@pytest.mark.parametrize("size", [(1, 2, 1, 1), (1, 2, 8, 9)])
-def test_large_weights_keep_their_order_of_memory(size: tuple[int, ...]) -> None:
-    """A convolution with weights that are many times as large as the activation, and one with small ones."""
-    x, square, along = torch.randn(*size, 24), torch.randn(40, 24, 3, 3), torch.randn(24, 24, 3, 1)
-    for got, wanted in (
-        (ops.conv_spatial(x, square, None), ops.conv_spatial(x.double(), square.double(), None)),
-        (ops.conv_temporal(x, along, None), ops.conv_temporal(x.double(), along.double(), None)),
-    ):
-        assert got.is_contiguous() or size[2:] != (1, 1)
-        assert relative_error(got, wanted) <= 1e-6
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(2, 2, 2, 4), (1, 3, 5, 4), (1, 2, 8, 9)])
+def test_convolutions_with_large_weights_are_products(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, ...], bias: bool, order: torch.memory_format
+) -> None:
+    """And those with small ones are not; both are the definition."""
+    products: list[int] = []
+    product = processor._product
+
+    def counted(*given: torch.Tensor) -> torch.Tensor:
+        products.append(1)
+        return product(*given)
+
+    monkeypatch.setattr(processor, "_product", counted)
+    x, shift = torch.randn(*size, 24), torch.randn(40) if bias else None
+    wide, along = (torch.randn(40, 24, *kernel).to(memory_format=order) for kernel in ((3, 3), (3, 1)))
+    monkeypatch.setattr(processor, "LARGE", 2)
+    with torch.no_grad():
+        for padding, stride in (((1, 1), 1), ((2, 1), 2), ((0, 0), 1)):
+            if min(size[2:]) < 3 and padding == (0, 0):
+                continue
+            got = processor.conv_spatial(x, wide, shift, stride=stride, padding=padding)
+            assert relative_error(got, ops.conv_spatial(x, wide, shift, stride=stride, padding=padding)) <= 1e-6
+        assert relative_error(processor.conv_temporal(x, along, shift), ops.conv_temporal(x, along, shift)) <= 1e-6
+    assert bool(products) == (wide.numel() >= 2 * x.numel())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_a_feed_forward_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(processor, "ROWS", 1)
+    monkeypatch.setattr(processor, "HIDDEN_BYTES", rows * 4 * 48)
+    seen: list[int] = []
+    part = processor._feed_forward
+
+    def counted(x: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        seen.append(x.numel() // 6)
+        return part(x, *weights)
+
+    monkeypatch.setattr(processor, "_feed_forward", counted)
+    x, weights = torch.randn(4, 10, 6), (torch.randn(48, 6), torch.randn(48), torch.randn(5, 24), torch.randn(5))
+    with torch.no_grad():
+        assert relative_error(processor.feed_forward(x, *weights), ops.feed_forward(x, *weights)) <= 1e-6
+    assert max(seen) == rows
+    assert sum(seen) == 40
