@@ -29,7 +29,7 @@ from i2vgen_ms.pipelines.decoding import decoded
 from i2vgen_ms.pipelines.networks import Adapter, Loader, Networks
 from i2vgen_ms.pipelines.progress import Progress, Reporter
 from i2vgen_ms.pipelines.result import Result
-from i2vgen_ms.runtime import residency
+from i2vgen_ms.runtime import heap, residency
 from i2vgen_ms.runtime.compiled import advise
 from i2vgen_ms.runtime.memory import LOWER, ONLY, MemoryWarning, Need, Plan, choose
 from i2vgen_ms.runtime.shortage import let_go, memory_advice
@@ -206,7 +206,7 @@ class Stage(ABC, Generic[Settings, Prepared]):
         wanted = delivery.targets(output, len(sources) if many else None)
         delivery.probe(call.settings.output, wanted)  # all of them, however late their turn comes
         results: list[Result] = []
-        with call.reporter, torch.no_grad():
+        with call.reporter, torch.no_grad(), heap.kept(self.device):
             for start in range(0, len(sources), self._batch_size(call)):
                 span = slice(start, start + self._batch_size(call))
                 made, memory = self._run_batch(call, sources[span], wanted[span], output_type, span)
