@@ -69,14 +69,15 @@ def sample(
             stage=lambda: f"sampling, step {done + 1} of {total}: denoising",
         )
         draw = noise.make(sampler.noise, generator=list(generators), sigmas=sigmas, like=x, seed=brownian_seed)
-        for step in sampler(denoise, x, sigmas, draw):
-            x, done = step.x, step.index + 1
-            try:
-                on_step(step)
-            except NonFiniteError:
-                denoise.settle()  # names the step, where that is what has been seen
-                raise
-        denoise.settle()
+        with noise.open_while(draw):
+            for step in sampler(denoise, x, sigmas, draw):
+                x, done = step.x, step.index + 1
+                try:
+                    on_step(step)
+                except NonFiniteError:
+                    denoise.settle()  # names the step, where that is what has been seen
+                    raise
+            denoise.settle()
     return x
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 import math
 import warnings
 from itertools import pairwise
 
 import pytest
 import torch
+import torchsde
 
 from i2vgen_ms import errors
 from i2vgen_ms.diffusion import noise as noises
@@ -59,6 +61,34 @@ def test_brownian_noise_equals_the_published_on_the_same_path() -> None:
         path = theirs(like, sigmas[-2], sigmas[1], seed=11)
         expected = [path(a, b) for a, b in pairwise(sigmas[1:-1])]
     torch.testing.assert_close(mine, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_brownian_noise_has_the_bits_of_the_published_tree() -> None:
+    levels, like = [round(4 * 0.87**step, 6) for step in range(31)], latents()
+    tree = torchsde.BrownianTree(t0=levels[-1], w0=torch.zeros_like(like), t1=levels[0], entropy=7)
+    ours = noises.Brownian(7, levels, like)
+    for sigma, after in pairwise(levels):
+        assert torch.equal(ours(sigma, after), -tree(after, sigma) / math.sqrt(sigma - after))
+
+
+def test_a_closed_path_leaves_nothing_and_begins_anew() -> None:
+    levels, like = [4.0, 3.0, 2.0, 1.0, 0.5], latents()
+    gc.collect()
+    gc.disable()
+    try:
+        before = tensors_like(like)
+        path = noises.Brownian(7, levels, like)
+        first = [float(path(*step).sum()) for step in pairwise(levels)]
+        assert tensors_like(like) > before
+        path.close()
+        assert tensors_like(like) == before
+    finally:
+        gc.enable()
+    assert [float(path(*step).sum()) for step in pairwise(levels)] == first
+
+
+def tensors_like(like: torch.Tensor) -> int:
+    return sum(type(one) is torch.Tensor and one.shape == like.shape for one in gc.get_objects())
 
 
 def test_brownian_noise_refines_one_path() -> None:
