@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -86,6 +87,11 @@ def _lock_pages(owner: Block, buffer: Tensor) -> None:
     runtime, address = torch.cuda.cudart(), buffer.data_ptr()
     if int(runtime.cudaHostRegister(address, buffer.nbytes, 0)) == 0:
         weakref.finalize(owner, _unlock_pages, buffer).atexit = False
+        return
+    # CUDA remembers the error, and torch would raise it after the next kernel that it starts, whoever asks for that
+    # one: so one is started that nobody needs. Raising it is what clears it.
+    with suppress(RuntimeError):
+        torch.zeros(1, device=owner.device).add_(1)
 
 
 def _unlock_pages(buffer: Tensor) -> None:
