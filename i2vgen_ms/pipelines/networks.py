@@ -76,8 +76,10 @@ class Loader:
     def networks(self, dtypes: Mapping[str, str]) -> Networks:
         """The networks in the given dtypes (by network name); each is read again only if its dtype changed."""
         with self._lock:
+            with memory_advice("trying the operations"):
+                table = operations.table(self._device)
             missing = {
-                name: architecture.build(self._configuration, name, operations.table(self._device))
+                name: architecture.build(self._configuration, name, table)
                 for name in architecture.NETWORKS
                 if self._loaded.get(name, ("",))[0] != dtypes[name]
             }

@@ -5,12 +5,14 @@ Given a table and a device. It knows neither how an operation is made nor what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from i2vgen_ms.runtime.shortage import of_the_device
 from i2vgen_ms.tensors import attention, ops
 from i2vgen_ms.tensors.ops import Ops
 
@@ -27,18 +29,35 @@ def failures(table: Ops, device: torch.device) -> dict[str, str]:
     """Compares each operation with its definition on a few numbers; of those that fail, by name, in words why.
 
     An operation fails that raises (a compiler, a driver or a missing package can raise anything), or that differs.
+    Running out of the device's memory says nothing of an operation, and is raised.
     """
     found = {}
-    # Not with cuDNN's choice of TF32, which it makes for one kernel and not for another.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with _ieee():
         for name, probe in _probes(table, device).items():
             try:
                 problem = _difference(probe())
             except Exception as error:
+                if of_the_device(error):
+                    raise
                 problem = f"{name}: {last_words(error)}"
             if problem:
                 found[name] = problem
     return found
+
+
+@contextmanager
+def _ieee() -> Iterator[None]:
+    """fp32 without TF32: cuDNN chooses it for one kernel and not for another, a user for PyTorch's products alone."""
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    try:
+        if before == "tf32":  # set only then, as torch does not take it well beside the older ways of saying it
+            products.fp32_precision = "ieee"
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
+    finally:
+        if before == "tf32":
+            products.fp32_precision = before
 
 
 def last_words(error: Exception) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from i2vgen_ms.config import reader
+from i2vgen_ms.errors import OutOfMemoryError
+from i2vgen_ms.pipelines.networks import Loader
 from i2vgen_ms.runtime import chunked, operations, processor, trial
 from i2vgen_ms.runtime.operations import FusedWarning, table
 from i2vgen_ms.runtime.trial import failures
@@ -104,6 +108,51 @@ def test_half_precision_is_checked_apart(name: str) -> None:
 
     (words,) = failures(replace(Ops(), **{name: coarse}), HERE).values()
     assert words == f"{name} in half precision differs from its definition by 1.0e-02"
+
+
+def test_a_passing_shortage_switches_nothing_off(
+    here: None, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    short = [True]
+
+    def add(*given: Any, **options: Any) -> torch.Tensor:
+        if short and short.pop():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+        return Ops().add(*given, **options)
+
+    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, add=add))
+    with pytest.raises(torch.OutOfMemoryError):
+        table(CUDA)
+    assert table(CUDA).add is add
+    assert not [one for one in recwarn if one.category is FusedWarning]
+
+
+def test_a_shortage_while_operations_are_tried_ends_in_advice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def short(device: torch.device) -> Ops:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(operations, "table", short)
+    loader = Loader(reader.shipped("video-to-video"), tmp_path, HERE, cache=False)
+    with pytest.raises(OutOfMemoryError, match="while trying the operations; lower the memory mode"):
+        loader.networks({"encoder": "float32", "st_unet": "float32", "autoencoder": "float32"})
+
+
+@pytest.mark.parametrize("chosen", ["tf32", "ieee"])
+def test_definitions_are_not_computed_with_tf32(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    products, seen = torch.backends.cuda.matmul, list[str]()
+
+    def add(*given: Any, **options: Any) -> torch.Tensor:
+        seen.append(products.fp32_precision)
+        return Ops().add(*given, **options)
+
+    before = products.fp32_precision
+    try:
+        products.fp32_precision = chosen
+        assert not failures(Ops(add=add), HERE)
+        assert products.fp32_precision == chosen
+    finally:
+        products.fp32_precision = before
+    assert seen == ["ieee"]
 
 
 def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
