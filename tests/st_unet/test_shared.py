@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -85,14 +85,27 @@ def test_what_comes_before_the_context_is_computed_once() -> None:
     assert sizes == {"stem": 1, "residual": 1, "project_in": 1, "temporal": 2, "head": 2}
 
 
-@pytest.mark.parametrize("limit", [2000, 10**9])
+@pytest.mark.parametrize(("limit", "divided"), [(2000, True), (10**9, False)])
 @torch.no_grad()
-def test_sharing_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    monkeypatch.setattr(chunked, "LIMIT", limit)
+def test_sharing_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int, divided: bool) -> None:
+    for name in ("LIMIT", "BLOCK_LIMIT"):
+        monkeypatch.setattr(chunked, name, limit)
     several, shared = conditions("text", 2)
     given = {"x": latents(height=4, width=6), "t": T, **shared, **several}
-    parts = Ops(in_parts=chunked.in_parts, feed_forward=chunked.feed_forward)
+    made: list[int] = []
+
+    def in_parts(function: Any, *inputs: torch.Tensor, axis: int) -> torch.Tensor:
+        made.append(0)
+
+        def counted(*part: torch.Tensor, **named: Any) -> torch.Tensor:
+            made[-1] += 1
+            return cast(torch.Tensor, function(*part, **named))
+
+        return chunked.in_parts(counted, *inputs, axis=axis)
+
+    parts = Ops(in_parts=in_parts, feed_forward=chunked.feed_forward)
     assert relative_error(network("text", parts)(**given), network("text")(**given)) <= 1e-5
+    assert min(made) > 1 if divided else set(made) == {1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
