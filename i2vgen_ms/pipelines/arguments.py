@@ -102,6 +102,12 @@ def _with_part(configuration: Settings, path: str, slot: str, spec: PartSpec) ->
     return configuration.replace(path, spec)
 
 
+def branches(guidance: PartSpec) -> Any:
+    """How a guidance part runs its branches, by its options or else their defaults; None for one without a choice."""
+    known = catalogue.options("guidance", guidance.type)
+    return guidance.options.get("branches", known["branches"].default) if "branches" in known else None
+
+
 def _plain(value: Any) -> Any:
     """numpy's and torch's scalars as Python's, which is what the strict configuration takes."""
     item: Callable[[], Any] | None = getattr(value, "item", None)

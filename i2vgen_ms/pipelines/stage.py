@@ -65,7 +65,7 @@ class Call(Generic[Settings]):
     def placed(self, name: str) -> Iterator[Any]:
         """The network `name`, where it computes, with the room that it needs there."""
         need = self._needs()[name]
-        batched = self.settings.diffusion.guidance.options.get("branches") == "batched"
+        batched = arguments.branches(self.settings.diffusion.guidance) == "batched"
         workspace = need.batched if batched else need.sequential
         # The autoencoder is small and runs as a whole.
         stream = self.plan.stream and name != "autoencoder"
@@ -88,7 +88,7 @@ class Call(Generic[Settings]):
         settings, guidance = self.settings, self.settings.diffusion.guidance
         if settings.compile:
             advise(plan.mode)
-        if plan.sequential and "branches" in guidance.options and self.given.get("guidance_branches") is None:
+        if plan.sequential and arguments.branches(guidance) is not None and self.given.get("guidance_branches") is None:
             settings = settings.replace("diffusion.guidance", {**guidance.to_json(), "branches": "sequential"})
         return replace(self, plan=plan, settings=settings)
 

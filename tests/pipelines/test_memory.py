@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from i2vgen_ms import catalogue
+from i2vgen_ms.config.part import PartSpec
 from i2vgen_ms.errors import ArgumentError, ForkError, OutOfMemoryError
-from i2vgen_ms.pipelines import ImageToVideo, MemoryWarning, image_to_video, load, stage
+from i2vgen_ms.pipelines import ImageToVideo, MemoryWarning, arguments, image_to_video, load, stage
 from i2vgen_ms.runtime import residency
 from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.runtime.residency import Resident
@@ -98,6 +100,36 @@ def test_branches_that_the_call_asks_for_are_kept(moving: ImageToVideo, picture:
     moving(picture, memory="balanced", guidance_branches="batched", **CALL)
     moving(picture, memory="balanced", **CALL)
     assert batches == [2, 2, 1, 1, 1, 1]
+
+
+def test_a_configuration_that_does_not_name_branches_has_the_part_s_own(
+    moving: ImageToVideo, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guidance = moving.configuration.diffusion.guidance.to_json()
+    del guidance["branches"]
+    moving.configuration = moving.configuration.replace("diffusion.guidance", guidance)
+    batches, rooms = list[int](), list[int]()
+    moving.networks.st_unet.register_forward_hook(lambda module, args, out: batches.append(len(out)))
+    resident, placed = moving.networks.residents["st_unet"], Resident.placed
+
+    def noted(self: Resident, *, workspace: int, **other: Any) -> Any:
+        if self is resident:
+            rooms.append(workspace)
+        return placed(self, workspace=workspace, **other)
+
+    monkeypatch.setattr(Resident, "placed", noted)
+    moving(picture, memory="fast", **CALL)
+    moving(picture, memory="balanced", **CALL)
+    assert batches == [2, 2, 1, 1, 1, 1]
+    batched, sequential = rooms
+    assert batched > sequential
+
+
+def test_guidance_without_branches_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def own(*, scale: float) -> None: ...
+
+    monkeypatch.setattr(catalogue, "resolve", lambda slot, name, where="": own)
+    assert arguments.branches(PartSpec("own", {"scale": 2.0})) is None
 
 
 def test_auto_follows_the_free_memory(
