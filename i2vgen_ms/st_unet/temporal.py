@@ -110,8 +110,11 @@ class RotaryAttention(nn.Module):
         q, k, v = qkv.unbind()
         angles = shared.angles.to(q.dtype)
         q, k = apply_rotary_emb(angles, q), apply_rotary_emb(angles, k)
-        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=shared.bias.to(q.dtype))
-        return self.ops.add(x, self.to_out(rearrange(out, "b (h w) heads f d -> b f h w (heads d)", h=x.shape[2])))
+        # As four axes: of five PyTorch computes every score in fp32 and keeps them all, as it has no kernel for that.
+        q, k, v = (one.flatten(0, 1) for one in (q, k, v))
+        out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=shared.bias.to(q.dtype)[None])
+        out = rearrange(out, "(b h w) heads f d -> b f h w (heads d)", b=len(x), h=x.shape[2])
+        return self.ops.add(x, self.to_out(out))
 
 
 class RotaryTemporalBlock(nn.Module):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend
 
 from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.st_unet.temporal import RotaryTemporalBlock
@@ -101,6 +102,24 @@ def _keep_rotary_frequencies(theirs: torch.nn.Module) -> None:
     # Random frequencies would make angles without meaning; any value must be taken from the file all the same.
     with torch.no_grad():
         theirs.rotary_emb.freqs.copy_(torch.tensor([1.0, 0.02]))
+
+
+@torch.no_grad()
+def test_rotary_attention_leaves_the_kernel_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written out it would keep every score, in fp32."""
+    functional = torch.nn.functional
+    attend, chosen = functional.scaled_dot_product_attention, list[int]()
+
+    def noted(*given: torch.Tensor, **options: torch.Tensor) -> torch.Tensor:
+        chosen.append(torch._fused_sdp_choice(*given, **options))
+        return attend(*given, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", noted)
+    options = {**ROTARY, "repeats": 2}
+    block = RotaryTemporalBlock(channels=32, heads=4, head_channels=8, norm_groups=32, ops=Ops(), **options)
+    block(torch.randn(2, 5, 3, 4, 32), RotaryTemporalBlock.shared_part(heads=4, head_channels=8, **options)(5))
+    assert len(chosen) == 2
+    assert int(SDPBackend.MATH.value) not in chosen
 
 
 @torch.no_grad()
