@@ -6,7 +6,8 @@ It knows devices and which operations there are; what they compute stands in ten
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -26,6 +27,21 @@ _CPU = Ops(
     conv_temporal=processor.conv_temporal,
     feed_forward=processor.feed_forward,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusedOps(Ops):
+    """A table whose attention over frames is for what it takes; for the rest there is the network's own attention.
+
+    takes_frames: of q, k and v, whether that is so.
+    """
+
+    takes_frames: Callable[[Tensor, Tensor, Tensor], bool]
+
+    def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.takes_frames(q, k, v):
+            return super().attend_over_frames(q, k, v)
+        return attention.over_frames(self.attention, q, k, v)
 
 
 def table(device: torch.device) -> Ops:
@@ -68,11 +84,6 @@ def _fused(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
 
-    def over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if frame_attention.takes(q, k, v):
-            return frame_attention.over_frames(q, k, v)
-        return attention.over_frames(plain.attention, q, k, v)
-
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return wide_attention.attend(q, k, v) if wide_attention.takes(q, k) else plain.attention(q, k, v)
 
@@ -82,7 +93,7 @@ def _fused(plain: Ops) -> Ops:
         return fused.conv_spatial(double(x), weight, bias) if whole else conv_doubled(x, weight, bias)
 
     fused = replace(
-        plain,
+        FusedOps(**vars(plain), takes_frames=frame_attention.takes),
         attention=attend,
         group_norm=group_norm,
         layer_norm=layer_norm,
@@ -95,6 +106,6 @@ def _fused(plain: Ops) -> Ops:
         join=join,
         double=double,
         feed_forward=feed_forward,
-        frame_attention=over_frames,
+        frame_attention=frame_attention.over_frames,
     )
     return fused

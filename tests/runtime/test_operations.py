@@ -16,6 +16,7 @@ from i2vgen_ms.pipelines.networks import Loader
 from i2vgen_ms.runtime import chunked, operations, processor, trial
 from i2vgen_ms.runtime.operations import FusedWarning, table
 from i2vgen_ms.runtime.trial import failures
+from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
 from tests.oracle import relative_error
 from tests.runtime.small import HERE, inputs, small_network
@@ -52,6 +53,23 @@ def test_a_network_of_fused_operations_is_the_same_network(here: None) -> None:
     given = inputs()
     given["x"] = given["x"][:, :, :1, :4, :4]  # the interpreter takes its time
     assert relative_error(small_network(fused)(**given), small_network()(**given)) <= 1e-5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the interpreter takes the place of the device")
+@pytest.mark.parametrize(("frames", "own"), [(3, False), (129, True)])
+def test_frames_that_the_kernel_does_not_take_have_the_network_s_attention(frames: int, own: bool) -> None:
+    pytest.importorskip("triton")
+    asked: list[torch.Size] = []
+
+    def chosen(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        asked.append(q.shape)
+        return attention.math(q, k, v)
+
+    q, k, v = torch.randn(3, 1, frames, 2, 1, 8, generator=torch.Generator().manual_seed(0))
+    made = replace(operations._fused(Ops()), attention=chosen)  # as the ST-UNet's configuration does it
+    wanted = attention.over_frames(attention.math, q, k, v)
+    assert relative_error(made.attend_over_frames(q, k, v), wanted) <= 1e-5
+    assert asked == ([(2, frames, 1, 8)] if own else [])
 
 
 NAMES = [
