@@ -107,12 +107,14 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
         started = time.perf_counter()
         function()
         return time.perf_counter() - started
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(device)
-    begin.record()
-    function()
-    end.record()
-    torch.cuda.synchronize(device)
+    # Events are those of the current device, whichever one computes.
+    with torch.cuda.device(device):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize(device)
+        begin.record()
+        function()
+        end.record()
+        torch.cuda.synchronize(device)
     return begin.elapsed_time(end) / 1000
 
 
