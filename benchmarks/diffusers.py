@@ -1,13 +1,14 @@
 """Ours beside diffusers' UNet3DConditionModel of the same width: time and memory of a forward at equal shapes.
 
     pip install diffusers                                   # which this package does not need
-    python -m benchmarks.diffusers [--size small] [--repeat R] [--json FILE]
+    python -m benchmarks.diffusers [ROW...] [--size small] [--repeat R] [--json FILE]
 
-The shapes are those of both stages (448x256 and 1280x720, 32 frames), a batch of 1 and of both guidance branches; fp16
-on a CUDA device, where both are given channels-last weights and scaled_dot_product_attention is what diffusers itself
-takes; fp32 on the CPU. Ours is stage 2's network, which is conditioned on a text as diffusers' is. The weights are
-random and not the same (the two lay out their temporal blocks differently), so there is no gate of exactness; the
-parameters of both are in the notes. `peak` is what torch allocates for a forward beside the weights.
+Rows, each of some minutes: `stage-1`, `stage-1-batch-2`, `stage-2`, `stage-2-batch-2`; all without one. The shapes are
+those of both stages (448x256 and 1280x720, 32 frames), a batch of 1 and of both guidance branches; fp16 on a CUDA
+device, where both are given channels-last weights and scaled_dot_product_attention is what diffusers itself takes; fp32
+on the CPU. Ours is stage 2's network, which is conditioned on a text as diffusers' is. The weights are random and not
+the same (the two lay out their temporal blocks differently), so there is no gate of exactness; the parameters of both
+are in the notes. `peak` is what torch allocates for a forward beside the weights.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from benchmarks.timing import HEADER, Row, interleaved, versions
 
 MISSING = "diffusers is not installed here: `pip install diffusers`; this package itself does not need it"
 TOKENS = 77
+# Whose size, and how many items at once.
+ROWS = {"stage-1": (1, 1), "stage-1-batch-2": (1, 2), "stage-2": (2, 1), "stage-2-batch-2": (2, 2)}
 
 
 def network(size: str, device: torch.device) -> nn.Module:
@@ -57,29 +60,40 @@ def network(size: str, device: torch.device) -> nn.Module:
         for name, parameter in made.named_parameters():
             parameter.copy_(values_of(name, parameter.shape, generator))
     made = made.eval().requires_grad_(False)
-    return made.half().to(memory_format=torch.channels_last) if device.type == "cuda" else made
+    return _channels_last(made.half()) if device.type == "cuda" else made
 
 
-def rows(bench: Bench) -> list[Row]:
+def _channels_last(module: nn.Module) -> nn.Module:
+    """The module with the channels of its convolutions' weights last, of those over frames too.
+
+    `module.to(memory_format=...)` has one order of memory for all weights, which fits only those of four axes.
+    """
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in module.parameters():
+        if parameter.ndim in orders:
+            parameter.data = parameter.data.contiguous(memory_format=orders[parameter.ndim])
+    return module
+
+
+def rows(bench: Bench, names: Sequence[str]) -> list[Row]:
     """Time and peak of a forward for each shape."""
     theirs, pipe = network(bench.size, bench.device), bench.ours(2)
     dtype = torch.float16 if bench.half else torch.float32
     notes = {"parameters": f"{_parameters(theirs):.3f} G, ours {_parameters(pipe.networks.st_unet):.3f} G"}
     found = []
-    for stage in (1, 2):
-        for batch in (1, 2):
-            generator = torch.Generator(bench.device).manual_seed(stage)
-            x = normal((batch, *latent_shape(configuration(stage, bench.size))), generator).to(dtype)
-            text = normal((batch, TOKENS, 1024), generator).to(dtype)
-            t = torch.full((batch,), 741, device=bench.device)
-            x = x[..., : _rows(pipe, *x.shape[3:]), :]
-            sides = {"diffusers": _diffusers(theirs, x, t, text), "ours": _ours(pipe, x, t, text)}
-            name = f"forward of batch {batch}, latents {'x'.join(map(str, x.shape[1:]))}"
-            taken = interleaved(sides, repeat=bench.repeat, device=bench.device, warm=2)
-            found.append(Row(name, "diffusers", taken["diffusers"], taken["ours"], notes=notes))
-            if bench.device.type == "cuda":
-                peaks = {side: [_peak(run, bench.device)] for side, run in sides.items()}
-                found.append(Row(f"{name}, peak", "diffusers", peaks["diffusers"], peaks["ours"], unit="GiB"))
+    for stage, batch in (ROWS[name] for name in names):
+        generator = torch.Generator(bench.device).manual_seed(stage)
+        x = normal((batch, *latent_shape(configuration(stage, bench.size))), generator).to(dtype)
+        text = normal((batch, TOKENS, 1024), generator).to(dtype)
+        t = torch.full((batch,), 741, device=bench.device)
+        x = x[..., : _rows(pipe, *x.shape[3:]), :]
+        sides = {"diffusers": _diffusers(theirs, x, t, text), "ours": _ours(pipe, x, t, text)}
+        name = f"forward of batch {batch}, latents {'x'.join(map(str, x.shape[1:]))}"
+        taken = interleaved(sides, repeat=bench.repeat, device=bench.device, warm=2)
+        found.append(Row(name, "diffusers", taken["diffusers"], taken["ours"], notes=notes))
+        if bench.device.type == "cuda":
+            peaks = {side: [_peak(run, bench.device)] for side, run in sides.items()}
+            found.append(Row(f"{name}, peak", "diffusers", peaks["diffusers"], peaks["ours"], unit="GiB"))
     return found
 
 
@@ -124,16 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all without one")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", help="cuda where there is one, else cpu")
     parser.add_argument("--json", type=Path, help="a file for the numbers")
     parser.add_argument("--models", type=Path, help="a folder to keep the model in, or that has it already")
     options = parser.parse_args(arguments)
+    unknown = [row for row in options.rows if row not in ROWS]
+    if unknown:
+        parser.error(f"there is no row {unknown[0]!r}; there are {', '.join(ROWS)}")
     device = torch.device(options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"))
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options.models or Path(temporary), options.size, device, repeat=options.repeat)
-        found = rows(bench)
+        found = rows(bench, options.rows or list(ROWS))
     about = versions(device) | {"diffusers": _version()}
     print("  ".join(f"{key} {value}" for key, value in about.items()), HEADER, *found, sep="\n")
     if options.json:

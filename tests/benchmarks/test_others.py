@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from benchmarks import counts, cpu, diffusers, samplers
 from benchmarks import models as models_of
@@ -32,6 +34,23 @@ def test_without_diffusers_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         diffusers.main(["--size", "small", "--device", "cpu", "--models", str(models)])
 
 
+def test_the_channels_of_every_convolution_are_last() -> None:
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv3d(4, 5, (3, 1, 1)), nn.Linear(5, 6))
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    assert diffusers._channels_last(made) is made
+    assert made[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert made[1].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    assert not made[0].weight.is_contiguous()
+    assert not made[1].weight.is_contiguous()
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_an_unknown_row_beside_diffusers_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        diffusers.main(["stage-3"])
+    assert "there is no row 'stage-3'; there are stage-1," in capsys.readouterr().err
+
+
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
 def test_beside_diffusers(tmp_path: Path, models: Path) -> None:
@@ -42,6 +61,23 @@ def test_beside_diffusers(tmp_path: Path, models: Path) -> None:
     told = json.loads(file.read_text(encoding="utf-8"))
     assert len(told["rows"]) == 4
     assert "diffusers" in told["versions"]
+
+
+@pytest.mark.full
+def test_a_row_beside_diffusers_alone(tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a network that does nothing in the place of diffusers' own."""
+
+    class Idle(nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, encoder_hidden_states: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(sample=x)
+
+    monkeypatch.setattr(diffusers, "network", lambda size, device: Idle())
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(__version__="0"))
+    file = tmp_path / "out.json"
+    arguments = ["--size", "small", "--device", "cpu", "--repeat", "1", "--models", str(models), "--json", str(file)]
+    assert diffusers.main(["stage-1-batch-2", *arguments]) == 0
+    (row,) = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert row["row"].startswith("forward of batch 2, ")
 
 
 @pytest.mark.full
