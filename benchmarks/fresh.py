@@ -5,7 +5,8 @@
 runs one JOB (`first-call`, `memory`) of one SIDE (`published`, `compiled`, `ours`; for memory also `ours:balanced` and
 `ours:low`) and prints its numbers as JSON; `first_call` and `memory` here start these processes and make rows of them.
 A call is loading stage 2 and running it with two steps; of `compiled` it is a guided step alone. What imports take, and
-the device's start, is not counted. The later call loads anew and runs again in the same process.
+the device's start, is not counted. The later call loads anew and runs again in the same process. Each side has as many
+processes as rows have repetitions.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,14 +36,20 @@ from benchmarks.theirs import Theirs
 from benchmarks.timing import Row
 
 STEPS = 2
+MODES = ("fast", "balanced", "low")
+# The numbers of one process, by what they are.
+Told = dict[str, float]
 
 
 def first_call(bench: Bench) -> list[Row]:
     """The first call beyond a later one, with no kernels kept from before, and with those of the first process."""
-    with tempfile.TemporaryDirectory() as kept:
-        cold, cached = (_child(bench, "first-call", "ours", kept) for _ in range(2))
-    with tempfile.TemporaryDirectory() as kept:
-        published = _child(bench, "first-call", "published", kept)
+    cold, cached, published = list[Told](), list[Told](), list[Told]()
+    for _ in range(bench.repeat):
+        with tempfile.TemporaryDirectory() as kept:
+            cold.append(_child(bench, "first-call", "ours", kept))
+            cached.append(_child(bench, "first-call", "ours", kept))
+        with tempfile.TemporaryDirectory() as kept:
+            published.append(_child(bench, "first-call", "published", kept))
     return [
         _beyond("first call beyond a later, cold kernels", "published", published, cold),
         _beyond("first call beyond a later, cached kernels", "published", published, cached),
@@ -50,34 +58,47 @@ def first_call(bench: Bench) -> list[Row]:
 
 def first_call_compiled(bench: Bench) -> list[Row]:
     """The same against torch.compile, whose kernels are not kept from before either."""
-    with tempfile.TemporaryDirectory() as kept:
-        ours = _child(bench, "first-call", "ours", kept)
-    with tempfile.TemporaryDirectory() as kept:
-        compiled = _child(bench, "first-call", "compiled", kept)
+    ours, compiled = list[Told](), list[Told]()
+    for _ in range(bench.repeat):
+        for side, told in (("ours", ours), ("compiled", compiled)):
+            with tempfile.TemporaryDirectory() as kept:
+                told.append(_child(bench, "first-call", side, kept))
     return [_beyond("first call beyond a later, cold, beside compile", "compiled", compiled, ours)]
 
 
-def _beyond(name: str, base: str, theirs: dict[str, float], ours: dict[str, float]) -> Row:
-    def difference(one: dict[str, float]) -> list[float]:
-        return [one["first"] - one["later"]]
+def _beyond(name: str, base: str, theirs: list[Told], ours: list[Told]) -> Row:
+    def difference(told: list[Told]) -> list[float]:
+        return [one["first"] - one["later"] for one in told]
 
-    notes = {"ours, first s": ours["first"], "ours, later s": ours["later"]}
+    notes = {f"ours, {call} s": statistics.median(one[call] for one in ours) for call in ("first", "later")}
     return Row(name, base, difference(theirs), difference(ours), notes=notes)
 
 
 def memory(bench: Bench) -> list[Row]:
     """The peak of stage 2, as torch counts it and as the driver does; on the CPU the process's resident set."""
-    theirs = _child(bench, "memory", "published", None)
-    rows = []
-    for mode in ("fast", "balanced", "low"):
-        ours = _child(bench, "memory", f"ours:{mode}", None)
-        for what in theirs:
-            name = f"stage 2, peak memory by {what}, {mode}"
-            rows.append(Row(name, "published", [theirs[what]], [ours[what]], unit="GiB"))
-    return rows
+    sides = ("published", *(f"ours:{mode}" for mode in MODES))
+    told: dict[str, list[Told]] = {side: [] for side in sides}
+    for _ in range(bench.repeat):
+        for side in sides:
+            told[side].append(_child(bench, "memory", side, None))
+
+    def peaks(side: str, what: str) -> list[float]:
+        return [one[what] for one in told[side]]
+
+    return [
+        Row(
+            f"stage 2, peak memory by {what}, {mode}",
+            "published",
+            peaks("published", what),
+            peaks(f"ours:{mode}", what),
+            unit="GiB",
+        )
+        for mode in MODES
+        for what in told["published"][0]
+    ]
 
 
-def _child(bench: Bench, job: str, side: str, kernels: str | None) -> dict[str, float]:
+def _child(bench: Bench, job: str, side: str, kernels: str | None) -> Told:
     bench.home(2)
     bench.release()
     command = [sys.executable, "-m", "benchmarks.fresh", job, side, "--models", str(bench.folder)]
@@ -93,7 +114,7 @@ def _child(bench: Bench, job: str, side: str, kernels: str | None) -> dict[str, 
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{job} of {side} failed:\n{done.stderr[-2000:]}")
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    result: Told = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
@@ -114,7 +135,7 @@ def ready(bench: Bench, side: str) -> Callable[[], object]:
     return lambda: their_forward(theirs, given)
 
 
-def _first(bench: Bench, side: str) -> dict[str, float]:
+def _first(bench: Bench, side: str) -> Told:
     torch.zeros(1, device=bench.device)
 
     def timed(function: Callable[[], object]) -> tuple[float, Any]:
@@ -130,7 +151,7 @@ def _first(bench: Bench, side: str) -> dict[str, float]:
     return {"first": loading + first, "later": again + later}
 
 
-def _peak(bench: Bench, side: str) -> dict[str, float]:
+def _peak(bench: Bench, side: str) -> Told:
     cuda = bench.device.type == "cuda"
     watching: AbstractContextManager[Any] = Driver() if cuda else nullcontext()
     with watching as driver:

@@ -1,0 +1,54 @@
+"""Rows of processes of their own: how many there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import fresh
+from benchmarks.bench import Bench
+
+HERE = torch.device("cpu")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(Bench, "home", lambda self, stage: tmp_path)
+    return Bench(tmp_path, "small", HERE, repeat=3)
+
+
+@pytest.fixture
+def children(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
+    """The sides of the processes that would have been started, and where their kernels are kept."""
+    started: list[tuple[str, str | None]] = []
+
+    def child(bench: Bench, job: str, side: str, kernels: str | None) -> dict[str, float]:
+        started.append((side, kernels))
+        if job == "memory":
+            return {"torch": float(len(started))}
+        return {"first": 100.0 + len(started), "later": 1.0}
+
+    monkeypatch.setattr(fresh, "_child", child)
+    return started
+
+
+def test_each_first_call_is_measured_as_often_as_asked(bench: Bench, children: list[tuple[str, str | None]]) -> None:
+    cold, cached = fresh.first_call(bench)
+    assert (cold.ours, cached.ours) == ([100, 103, 106], [101, 104, 107])
+    assert cold.theirs == cached.theirs == [102, 105, 108]
+    assert cold.notes == {"ours, first s": 104, "ours, later s": 1}
+    assert [side for side, _ in children] == ["ours", "ours", "published"] * 3
+    places = [kernels for _, kernels in children]
+    assert places[0::3] == places[1::3], "cached is with the kernels of cold"
+    assert len(set(places)) == 6, "and every other process begins with none"
+
+
+def test_compiled_and_memory_are_measured_as_often(bench: Bench, children: list[tuple[str, str | None]]) -> None:
+    (row,) = fresh.first_call_compiled(bench)
+    assert (row.ours, row.theirs) == ([100, 102, 104], [101, 103, 105])
+    children.clear()
+    fast, balanced, low = fresh.memory(bench)
+    assert fast.theirs == balanced.theirs == low.theirs == [1, 5, 9]
+    assert (fast.ours, balanced.ours, low.ours) == ([2, 6, 10], [3, 7, 11], [4, 8, 12])
