@@ -1,8 +1,9 @@
-"""Rows of processes of their own: how many there are."""
+"""Rows of processes of their own: how many there are, and what is done before the clock starts."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +53,25 @@ def test_compiled_and_memory_are_measured_as_often(bench: Bench, children: list[
     fast, balanced, low = fresh.memory(bench)
     assert fast.theirs == balanced.theirs == low.theirs == [1, 5, 9]
     assert (fast.ours, balanced.ours, low.ours) == ([2, 6, 10], [3, 7, 11], [4, 8, 12])
+
+
+@pytest.mark.parametrize(("side", "checked"), [("ours", ["checked"]), ("published", [])])
+def test_files_are_checked_before_the_clock_starts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, side: str, checked: list[str]
+) -> None:
+    done: list[str] = []
+
+    def ready(bench: Bench, side: str) -> Any:
+        done.append("loaded")
+        return lambda: done.append("run")
+
+    def now(device: torch.device) -> float:
+        done.append("clock")
+        return float(len(done))
+
+    monkeypatch.setattr(fresh, "load", lambda home, *, device: done.append("checked"))
+    monkeypatch.setattr(fresh, "_now", now)
+    monkeypatch.setattr(fresh, "ready", ready)
+    assert fresh._first(bench, side).keys() == {"first", "later"}
+    assert done[: done.index("clock")] == checked
+    assert [one for one in done if one not in ("clock", "checked")] == ["loaded", "loaded", "run", "run"]
