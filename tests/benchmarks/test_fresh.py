@@ -1,4 +1,4 @@
-"""Rows of processes of their own: how many there are, and what is done before the clock starts."""
+"""Rows of processes of their own: how many there are, what is done before the clock starts, and how often is called."""
 
 from __future__ import annotations
 
@@ -75,3 +75,10 @@ def test_files_are_checked_before_the_clock_starts(
     assert fresh._first(bench, side).keys() == {"first", "later"}
     assert done[: done.index("clock")] == checked
     assert [one for one in done if one not in ("clock", "checked")] == ["loaded", "loaded", "run", "run"]
+
+
+def test_the_peak_is_that_of_two_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(fresh, "ready", lambda bench, side: lambda: done.append(side))
+    assert fresh._peak(bench, "ours:low").keys() == {"resident set"}
+    assert done == ["ours:low"] * 2
