@@ -70,6 +70,7 @@ def copy_to(folder: Path) -> list[Path]:
     for name in FILES:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
+    shutil.copyfile(Path(spec.origin).with_name("version.py"), folder / "modelscope" / "version.py")
     (folder / "modelscope" / "utils").mkdir(exist_ok=True)
     for path in [folder / "modelscope", *(folder / "modelscope").rglob("*/")]:
         (path / "__init__.py").touch()

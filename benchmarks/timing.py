@@ -5,6 +5,8 @@ Given functions without arguments. It does not know what they compute; how exact
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import statistics
 import subprocess
 import time
@@ -151,6 +153,8 @@ def versions(device: torch.device) -> dict[str, Any]:
         "i2vgen_ms": i2vgen_ms.__version__,
         "commit": _commit(),
     }
+    if (published := _modelscope()) is not None:
+        found["modelscope"] = published
     with suppress(ImportError):
         import triton
 
@@ -164,6 +168,16 @@ def _commit() -> str | None:
     place = Path(__file__).resolve().parent
     done = _output(["git", "-C", str(place), "describe", "--always", "--dirty", "--abbrev=12"])
     return done or None
+
+
+def _modelscope() -> str | None:
+    """The version of the modelscope that is found here, installed or copied, without importing it."""
+    spec = importlib.util.find_spec("modelscope")
+    file = spec and spec.origin and Path(spec.origin).with_name("version.py")
+    if not file or not file.is_file():
+        return None
+    said = re.search(r"__version__ = ['\"](.+?)['\"]", file.read_text(encoding="utf-8"))
+    return said and said[1]
 
 
 def _driver() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import statistics
 import subprocess
@@ -16,6 +17,7 @@ from benchmarks import models as made
 from benchmarks import oracle
 from benchmarks.bench import Bench
 from benchmarks.published import ROWS, main
+from benchmarks.timing import versions
 from i2vgen_ms.pipelines import load
 
 # Each in a process of its own, or with the large table of the text encoder's words: seconds each.
@@ -85,12 +87,15 @@ def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no row 'stage-3'" in capsys.readouterr().err
 
 
-def test_the_published_classes_are_copied(tmp_path: Path) -> None:
+def test_the_published_classes_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["--copy-oracle", str(tmp_path)]) == 0
     copied = {
         str(path.relative_to(tmp_path / "modelscope" / "models" / "multi_modal")) for path in multi_modal(tmp_path)
     }
     assert copied >= set(oracle.FILES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "modelscope")
+    assert versions(torch.device("cpu"))["modelscope"] == importlib.metadata.version("modelscope")
 
 
 def multi_modal(folder: Path) -> list[Path]:

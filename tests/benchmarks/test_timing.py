@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import json
 import math
 
 import pytest
 import torch
 
-from benchmarks.timing import Gate, Row, failed, interleaved
+from benchmarks.timing import Gate, Row, failed, interleaved, versions
 
 HERE = torch.device("cpu")
 
@@ -45,3 +47,9 @@ def test_ours_may_lose_what_the_published_path_loses(ours: float, theirs: float,
     assert row.gate is not None
     assert row.gate.ok is ok
     assert failed([row, Row("no gate", "published", [1.0], [1.0])]) == ([] if ok else ["a row"])
+
+
+def test_the_version_of_the_published_classes_is_told_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert versions(HERE)["modelscope"] == importlib.metadata.version("modelscope")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "modelscope" not in versions(HERE)
