@@ -8,12 +8,14 @@
 Rows, each within six minutes on an H200: `stage-1-forward`, `stage-2-forward` (a batch of 1, and of both guidance
 branches, for which the published code runs its network twice); `stage-1-compiled`, `stage-2-compiled` (against the
 published network under torch.compile); `stage-1` (50 steps), `stage-2` (30 steps): sampling alone, in which --steps N
-are run and the others added at the median step's time; `autoencoder`; `encoders`; `both` (a picture to all frames of
-stage 2); `first-call`, `first-call-compiled`; `memory`; `files`.
+are run and the others added at the median step's time; `modes` (stage 2 in the memory modes `balanced` and `low` beside
+`fast`); `autoencoder`; `encoders`; `both` (a picture to all frames of stage 2); `first-call`, `memory`, and
+`first-call-compiled`, for whose compiler give --repeat 1; `files`.
 
 Published is modelscope's own classes with scaled_dot_product_attention in the place of xformers, run as its model
 classes run them. `ratio` is of the medians. The gate is the relative L2 distance of our output from the published
-network's in fp32 (weights and noise the same), and may not be larger than the distance of the published fp16 path; the
+network's in fp32 (weights and noise the same), and may not be larger than the distance of the published fp16 path; that
+of `modes` is the distance from `fast` with branches one after the other, and has to be 0: places alone differ. The
 command ends with 1 if one is. Nothing is downloaded; the weights need 5 GB in a temporary folder, or in --models.
 """
 
@@ -32,7 +34,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import forwards, fresh, oracle, runs
+from benchmarks import forwards, fresh, modes, oracle, runs
 from benchmarks.bench import Bench, free
 from benchmarks.models import SIZES
 from benchmarks.timing import HEADER, Row, failed, versions
@@ -42,6 +44,7 @@ ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "stage-2-forward": partial(forwards.network, stage=2),
     "stage-1": partial(runs.sampling, stage=1),
     "stage-2": partial(runs.sampling, stage=2),
+    "modes": modes.modes,
     "autoencoder": forwards.autoencoder,
     "encoders": forwards.encoders,
     "both": runs.both,

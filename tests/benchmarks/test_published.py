@@ -72,6 +72,24 @@ def test_other_weights_are_not_exact(
 
 
 @pytest.mark.full
+def test_a_mode_that_changes_a_number_is_not_exact(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ours in `low` has other weights: the gate is what has to notice."""
+    other, original = made.make(tmp_path, 2, "small", torch.device("cpu"), seed=1), Bench._load
+
+    def changed(self: Bench, stage: int, given: dict[str, Any]) -> Any:
+        return load(other, device="cpu", **given) if given.get("memory") == "low" else original(self, stage, given)
+
+    monkeypatch.setattr(Bench, "_load", changed)
+    code, told = run(models, tmp_path / "out.json", "modes", "--repeat", "1", "--steps", "2")
+    assert code == 1
+    assert [row["gate"]["ok"] for row in told["rows"]] == [True, False]
+    assert [row["gate"]["limit"] for row in told["rows"]] == [0, 0]
+    assert "not exact: stage 2, 30 steps, low" in capsys.readouterr().err
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("row", LONG)
 def test_every_row_runs(models: Path, tmp_path: Path, row: str) -> None:
     code, told = run(models, tmp_path / "out.json", row, "--repeat", "1", "--steps", "2")

@@ -49,6 +49,11 @@ def test_ours_may_lose_what_the_published_path_loses(ours: float, theirs: float,
     assert failed([row, Row("no gate", "published", [1.0], [1.0])]) == ([] if ok else ["a row"])
 
 
+@pytest.mark.parametrize(("ours", "ok"), [(0.0, True), (1e-12, False), (math.nan, False)])
+def test_the_same_bits_may_be_asked_for(ours: float, ok: bool) -> None:
+    assert Gate(ours, 0.0, rounding=0.0).ok is ok
+
+
 def test_the_version_of_the_published_classes_is_told_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     assert versions(HERE)["modelscope"] == importlib.metadata.version("modelscope")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

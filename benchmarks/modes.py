@@ -1,0 +1,66 @@
+"""The row of memory modes: what `balanced` and `low` cost beside `fast`, and that they change nothing.
+
+Each mode has a pipeline of its own, so that none finds what another left. The peak of each is in the row `memory`,
+whose processes have one pipeline alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from benchmarks.bench import Bench
+from benchmarks.runs import STEPS, TEXT, Steps, _now
+from benchmarks.timing import Gate, Row, interleaved, relative_error
+
+MODES = ("fast", "balanced", "low")
+
+
+def modes(bench: Bench) -> list[Row]:
+    """Whole calls of stage 2, frames in and frames in memory out, in each mode."""
+    pipes = {"fast": bench.ours(2)} | {mode: bench.ours(2, memory=mode) for mode in MODES[1:]}
+    settings = bench.configuration(2)
+    published = int(settings.diffusion.steps)
+    steps = min(published, bench.steps or STEPS[bench.size][2])
+    shape = (settings.output.num_frames, 256, 448, 3)
+    frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+    def video(mode: str, **given: Any) -> Tensor:
+        made: Tensor = pipes[mode](frames, text=TEXT, steps=steps, output_type="pt", **given).tensor
+        return made
+
+    def whole(mode: str) -> Callable[[], float]:
+        def timed() -> float:
+            seen, begun = Steps(bench.device), _now(bench.device)
+            video(mode, progress=seen.progress)
+            return _now(bench.device) - begun + (published - steps) * seen.median()
+
+        return timed
+
+    wanted = video("fast", guidance_branches="sequential", progress=False)
+    gates = {
+        mode: Gate(relative_error(video(mode, guidance_branches="sequential", progress=False), wanted), 0.0, rounding=0)
+        for mode in MODES[1:]
+    }
+    taken = interleaved(
+        {mode: whole(mode) for mode in MODES},
+        repeat=bench.repeat,
+        device=bench.device,
+        measure=lambda function, _: float(function()),  # type: ignore[arg-type]
+    )
+    fast = statistics.median(taken["fast"])
+    return [
+        Row(
+            f"stage 2, {published} steps, {mode}",
+            "fast",
+            taken["fast"],
+            taken[mode],
+            gate=gate,
+            notes={"time x fast": statistics.median(taken[mode]) / fast, "steps run": f"{steps} of {published}"},
+        )
+        for mode, gate in gates.items()
+    ]
