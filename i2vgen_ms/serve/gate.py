@@ -53,15 +53,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         self._uploads += 1
-        body = _Body(receive, self._limit, asyncio.get_running_loop().time() + self._settings.upload_seconds, self)
+        body = _Body(receive, self._limit, asyncio.get_running_loop().time() + self._settings.upload_seconds)
         try:
             await self._app(scope, body.receive, send)
         finally:
-            body.over()
-
-    def leave(self) -> None:
-        """A body has come in, or will not come any more."""
-        self._uploads -= 1
+            self._uploads -= 1  # not before: what has come in takes the most memory while it is decoded
 
     def _check_sender(self, headers: dict[str, str], path: str) -> None:
         settings, host = self._settings, headers.get("host", "")
@@ -89,32 +85,23 @@ class Gate:
 class _Body:
     """The body as it comes in: not more than so much, not after the end of its time."""
 
-    def __init__(self, receive: Receive, limit: int, end: float, gate: Gate) -> None:
+    def __init__(self, receive: Receive, limit: int, end: float) -> None:
         self._receive, self._left, self._limit, self._end = receive, limit, limit, end
-        self._gate: Gate | None = gate
+        self._whole = False
 
     async def receive(self) -> Message:
-        if self._gate is None:  # it is in: what is asked for now is whether the client is still there
+        if self._whole:  # what is asked for now is whether the client is still there
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._end):
                 message = await self._receive()
         except TimeoutError:
-            self.over()
             raise Problem(408, "the body came in too slowly") from None
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            self.over()
             raise Problem(413, f"the body has more than {self._limit} bytes, which is the most that is taken")
-        if not message.get("more_body", False):
-            self.over()
+        self._whole = not message.get("more_body", False)
         return message
-
-    def over(self) -> None:
-        """The place is free for the next one."""
-        if self._gate is not None:
-            self._gate.leave()
-            self._gate = None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -26,6 +26,7 @@ TOLD = (
     errors.ServiceError,
     errors.Cancelled,
 )
+LONGEST = 1000  # characters of a message: what a request said may stand in it
 _INTERNAL = "the server could not do this; its log says why"
 
 
@@ -44,12 +45,17 @@ def failure_of(error: BaseException, hidden: Iterable[str | os.PathLike[str]] = 
     """What may be said about an error; `hidden`: folders whose names are left out, beside those of every machine."""
     if not isinstance(error, TOLD):
         return Failure("internal", _INTERNAL)
-    return Failure(type_of(error), without_folders(str(error), hidden))
+    return Failure(type_of(error), _told(error, hidden))
 
 
 def warning_of(warning: Warning, hidden: Iterable[str | os.PathLike[str]] = ()) -> Failure:
     """What is said about a warning; the word for ClipWarning is `clip`."""
-    return Failure(_word(warning, "Warning"), without_folders(str(warning), hidden))
+    return Failure(_word(warning, "Warning"), _told(warning, hidden))
+
+
+def _told(one: BaseException, hidden: Iterable[str | os.PathLike[str]]) -> str:
+    words = without_folders(str(one), hidden)  # before it is cut: half of a path would not be known for one
+    return words if len(words) <= LONGEST else f"{words[: LONGEST - 3]}..."
 
 
 def _word(one: BaseException, end: str) -> str:

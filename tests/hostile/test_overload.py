@@ -133,6 +133,36 @@ def test_bodies_that_come_in_at_once_are_bounded(faked: Callable[..., Running]) 
     assert running.memory("VmHWM") - before < 2 * 5 * 16 + FLAT_MIB
 
 
+def value_of(size: int) -> bytes:
+    return json.dumps({"data": "cGlj", "arguments": {"sampler": "x" * size}}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":[' + b"[]," * (14 << 20) + b"[]]}",
+        b'{"data":{' + b",".join(b'"%d":1' % n for n in range(3 << 20)) + b"}}",
+        b'{"' + b"x" * (42 << 20) + b'":1}',
+        b'{"data":"cGlj","kind":"' + b"x" * (42 << 20) + b'"}',
+        b'{"data":"cGlj","arguments":{"' + b"x" * (42 << 20) + b'":1}}',
+        value_of(5 << 20),
+    ],
+    ids=["lists", "names", "name", "kind", "argument", "value"],
+)
+def test_one_body_takes_neither_time_nor_memory(faked: Callable[..., Running], body: bytes) -> None:
+    running = faked()
+    running.post()
+    before = running.memory()
+    with running.watched():
+        answers = [running.ask("POST", "/v1/jobs", body, {"Content-Type": "application/json"}) for _ in range(2)]
+    assert {answer.status for answer in answers} == {400}
+    assert max(len(answer.body["error"]["message"]) for answer in answers) <= 1000
+    assert max(answer.seconds for answer in answers) < 2
+    assert running.memory("VmHWM") - before < 5 * 45 + FLAT_MIB
+    assert running.slowest < 1
+    assert not running.failures
+
+
 def test_a_full_queue_answers_within_a_tenth_of_a_second(faked: Callable[..., Running]) -> None:
     running = faked(pause=0.05, queue=8)
     keys = [running.post(steps=100).body["id"] for _ in range(9)]

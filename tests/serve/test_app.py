@@ -16,6 +16,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from i2vgen_ms.pipelines import ClipWarning
+from i2vgen_ms.serve import body as bodies
 from i2vgen_ms.serve import description
 from i2vgen_ms.service import Models
 from tests.serve.conftest import Client, until
@@ -69,7 +70,8 @@ def test_a_form_says_the_same(client: Client, models: Models) -> None:
     ("body", "words"),
     [
         (b"{", "the body is not JSON"),
-        (b"[" * 100_000, "nested too deep"),
+        (b"[" * 9_000, "nested too deep"),
+        (b"[" * 10_001, "the body has 10001 commas, colons and brackets, where a job needs a few; at most 10000"),
         (b"\xff\xfe", "the body is not JSON"),
         (b"[1]", "not a JSON object"),
         ({"image": PICTURE}, "there is no field 'image'"),
@@ -117,6 +119,41 @@ def test_what_is_wrong_with_a_form_is_said(client: Client, fields: Any, files: A
         files = {"none": (None, "x")}  # so that it is a form with parts at all
         words = "there is no field 'none'"
     assert words in problem(client.post("/v1/jobs", data=fields, files=files), 400, "argument")
+
+
+def test_every_mark_of_a_body_counts(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "MARKS", 10)
+    assert post(client, text="one, two").status_code == 202
+    for mark in (",", ":", "[", "{"):
+        words = problem(post(client, text=mark * 11), 400, "argument")
+        assert "commas, colons and brackets, where a job needs a few; at most 10" in words
+
+
+def test_a_place_is_taken_until_the_body_is_decoded(
+    client_of: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = client_of(uploads=1)
+    decoding, go, submit = threading.Event(), threading.Event(), client.service.submit
+
+    def slow(request: Any) -> Any:
+        decoding.set()
+        assert go.wait(10)
+        return submit(request)
+
+    monkeypatch.setattr(client.service, "submit", slow)
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(post(client)))
+    thread.start()
+    assert decoding.wait(10)
+    assert "too many requests" in problem(post(client), 503, "busy")
+    go.set()
+    thread.join(10)
+    assert [answer.status_code for answer in (*answers, post(client))] == [202, 202]
+
+
+def test_what_a_request_says_is_not_said_again_at_length(client: Client) -> None:
+    for arguments in ({"sampler": "x" * 5000}, {"crop": "y" * 5000}, {"z" * 5000: 1}):
+        assert len(problem(post(client, arguments=arguments), 400, "argument")) <= 1000
 
 
 def test_other_content_and_other_places(client: Client) -> None:
