@@ -26,7 +26,7 @@ from i2vgen_ms.media.fit import fit_chunks, fitted_size
 from i2vgen_ms.pipelines.padding import pad_latents, pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
 from i2vgen_ms.pipelines.stage import Call, Stage, finite
-from i2vgen_ms.pipelines.windows import Windowed
+from i2vgen_ms.pipelines.windows import Windowed, windowing
 from i2vgen_ms.runtime.beside import ahead
 from i2vgen_ms.runtime.shortage import memory_advice
 from i2vgen_ms.tensors.arrival import page_locked
@@ -80,7 +80,7 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         if given.get("noised_latents") is not None and count != 1:
             raise ArgumentError(f"noised_latents belong to one clip, and {count} were given")
         # Clips differ in size and length, so each is a batch of its own.
-        return replace(super()._begin({**given, **_window(given.get("window"))}, count), count=1)
+        return replace(super()._begin({**given, **windowing(given.get("window"))}, count), count=1)
 
     def _batch_size(self, call: Call[VideoToVideoConfiguration]) -> int:
         return 1
@@ -192,10 +192,3 @@ class VideoToVideo(Stage[VideoToVideoConfiguration, Scene]):
         latents = rearrange(finite(latents.float(), "encoding the clip"), "b f h w c -> b c f h w")
         _, _, rows, columns = call.latent_shape()
         return pad_latents(latents, rows, columns)
-
-
-def _window(window: Any) -> dict[str, Any]:
-    """The argument `window` as the values of the configuration that it stands for."""
-    if window is None or window is False:
-        return {}
-    return {"long_clips": "window"} | ({} if window is True else {"overlap": window})

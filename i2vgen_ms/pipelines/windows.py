@@ -25,6 +25,13 @@ def spans(frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + window) for start in starts]
 
 
+def windowing(window: Any) -> dict[str, Any]:
+    """A call's argument `window` as the arguments that it stands for."""
+    if window is None or window is False:
+        return {}
+    return {"long_clips": "window"} | ({} if window is True else {"overlap": window})
+
+
 class Windowed:
     """`network` for any number of frames: each window on its own, outputs averaged with weights that fade at its ends.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from i2vgen_ms.errors import ArgumentError, LimitError, MediaLimitError, UnreadableMediaError, nearest
 from i2vgen_ms.pipelines import Animation, Progress, Result, arguments
+from i2vgen_ms.pipelines.windows import spans, windowing
 from i2vgen_ms.service.job import KINDS, Request
 from i2vgen_ms.service.limits import RequestLimits
 from i2vgen_ms.service.pace import Phase
@@ -130,10 +131,17 @@ def _checked(
         _check_text(argument, given.get(argument), limits)
     if given.get("fit") == "keep":
         raise ArgumentError("fit='keep' is not offered here: say width and height")
-    settings = stage.settings(**given, **({} if seed is None else {"seed": seed}))
+    other = {} if seed is None else {"seed": seed}
+    settings = stage.settings(**{**given, **windowing(given.get("window"))}, **other)
     output, diffusion = settings.output, settings.diffusion
     windowed = task == SECOND and settings.input.long_clips == "window"
-    frames = limits.frames if windowed else output.num_frames
+    frames = seen = output.num_frames
+    overlap: dict[str, tuple[float, float]] = {}
+    if windowed:
+        frames = limits.frames
+        seen = sum(end - start for start, end in spans(frames, output.num_frames, settings.input.overlap))
+        # With half a window the network sees each frame twice in a step; with more, up to a whole window of times.
+        overlap["overlap"] = (settings.input.overlap, max(1, output.num_frames // 2))
     asked = {
         "steps": (diffusion.steps, limits.steps),
         "frames": (output.num_frames, limits.frames),
@@ -142,12 +150,13 @@ def _checked(
         "width x height x frames": (output.width * output.height * frames, limits.video_pixels),
         "guidance_scale": (abs(diffusion.guidance.options.get("scale", 0)), limits.guidance_scale),
         "batch_size": (given.get("batch_size") or 1, limits.batch_size),
+        **overlap,
     }
     for knob, (value, most) in asked.items():
         if value > most:
             raise LimitError(f"{name}: {knob} is {value:g}, and this server does at most {most:g}; ask for less")
-    work = output.width * output.height * frames
-    return [(f"{task} sampling", diffusion.steps * work), (f"{task} decoding", work)]
+    pixels = output.width * output.height
+    return [(f"{task} sampling", diffusion.steps * pixels * seen), (f"{task} decoding", pixels * frames)]
 
 
 def _check_source(request: Request, limits: RequestLimits) -> None:

@@ -87,10 +87,25 @@ def test_limits_hold_for_what_the_model_says_too(stages: Models) -> None:
 
 def test_a_long_clip_in_windows_is_counted_as_the_longest_one(stages: Models) -> None:
     size = {"width": 96, "height": 96, "max_frames": 8, "steps": 2}
-    request = asked(kind="video-to-video", first={}, second={**size, "long_clips": "window"})
-    stages.check(request, LIMITS)
+    request = asked(kind="video-to-video", first={}, second={**size, "long_clips": "window", "overlap": 4})
+    sampling, decoding = stages.check(request, LIMITS)
+    assert sampling[1] == 2 * 3 * 8 * 96 * 96, "three windows of eight frames in each of two steps"
+    assert decoding[1] == 16 * 96 * 96
     with pytest.raises(errors.LimitError, match="width x height x frames is 147456, and this server does at most"):
         stages.check(request, RequestLimits(frames=16, video_pixels=16 * 96 * 96 - 1))
+
+
+@pytest.mark.parametrize(
+    "given", [{"long_clips": "window", "overlap": 5}, {"window": 5}, {"window": True}, {"window": 5, "overlap": 1}]
+)
+def test_windows_that_overlap_by_more_than_a_half_are_refused(stages: Models, given: dict[str, Any]) -> None:
+    size = {"width": 64, "height": 64, "max_frames": 8, "steps": 2}
+    with pytest.raises(errors.LimitError, match=r"second: overlap is [58], and this server does at most 4"):
+        stages.check(asked(kind="video-to-video", first={}, second={**size, **given}), LIMITS)
+    stages.check(asked(kind="video-to-video", first={}, second={**size, "window": 4}), LIMITS)
+    stages.check(asked(kind="video-to-video", first={}, second={**size, "overlap": 5, "window": False}), LIMITS)
+    with pytest.raises(errors.ArgumentError, match="overlap='wide'"):
+        stages.check(asked(kind="video-to-video", first={}, second={**size, "window": "wide"}), LIMITS)
 
 
 def test_one_model_does_its_kind_alone() -> None:
@@ -134,7 +149,7 @@ def test_the_real_pipelines(tmp_path: Path) -> None:
         clip = service.result(key).read_bytes()
         read = read_clip(clip, max_frames=9)
         assert (read.count, read.width, read.height) == (2, 64, 48)
-        refined = service.submit(Request(kind="video-to-video", source=clip, second={**small, "window": True})).id
+        refined = service.submit(Request(kind="video-to-video", source=clip, second={**small, "window": 1})).id
         assert until(service, refined, "done", "failed").failure is None
         for source in (b"no picture", str(demo.sample().path), "http://127.0.0.1/x.png"):  # the pipeline refuses these
             failed = until(service, service.submit(asked(source=source)).id, "failed")
