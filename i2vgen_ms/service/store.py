@@ -1,7 +1,7 @@
 """Store: the folder of a service's results. What a service that ended badly left there is removed by the next one.
 
-Each process has a folder of its own below the given one, and holds a lock in it; a folder whose lock is free is
-nobody's any more. Nothing else is ever removed. It does not know what the files are.
+Each process has a folder of its own below the given one, and holds a lock in it; a folder with our mark in its lock,
+which is free, is nobody's any more. Nothing else is ever removed. It does not know what the files are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ try:
 except ImportError:  # where open files cannot be removed, which serves as well
     fcntl = None  # type: ignore[assignment]
 
-_PREFIX = "service-"
-_LOCK = "lock"
+PREFIX = "i2vgen-ms-service-"
+GUARD = f".{PREFIX}lock"  # stays: who takes it must not find another file under its name
+_LOCK = "i2vgen-ms.lock"
+_MARK = b"i2vgen_ms: a folder of results, removed when its process has ended\n"
 
 
 class Store:
@@ -39,11 +41,12 @@ class Store:
         place = cache_folder() / "service" if root is None else Path(root)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            with _locked(place / f".{_PREFIX}{_LOCK}"):
+            with _locked(place / GUARD):
                 _remove_abandoned(place)
-                self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))  # for this user alone
-                self._lock = (self.folder / _LOCK).open("wb")
+                self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place))  # for this user alone
+                self._lock = (self.folder / _LOCK).open("wb", buffering=0)
                 _take(self._lock)
+                self._lock.write(_MARK)
         except OSError as error:
             raise OutputError(f"results cannot be kept in {str(place)!r}: {error.strerror or error}") from error
 
@@ -63,17 +66,20 @@ class Store:
 
 
 def _remove_abandoned(place: Path) -> None:
-    for folder in place.glob(f"{_PREFIX}*"):
+    for folder in place.glob(f"{PREFIX}*"):
         if folder.is_dir() and not folder.is_symlink() and _abandoned(folder / _LOCK):
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _abandoned(lock: Path) -> bool:
     try:
-        if fcntl is None:
-            lock.unlink()
-            return True
         with lock.open("rb") as file:
+            if file.read(len(_MARK) + 1) != _MARK:
+                return False
+            if fcntl is None:
+                file.close()
+                lock.unlink()
+                return True
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     except OSError:

@@ -63,7 +63,7 @@ def desk_of(models: Models, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
         desk.service.close()
         desk.close()
     left = [path.name for place in ("service", "desk") for path in (tmp_path / place).glob("*")]
-    assert set(left) <= {".service-lock"}
+    assert set(left) <= {".i2vgen-ms-service-lock"}
 
 
 def finished(desk: Desk, key: str, job: str) -> Made | None:

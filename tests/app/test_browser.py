@@ -40,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert running.end() == 0
         assert "Traceback" not in running.log.read_text()
         left = [path.name for path in (*folder.glob("results/*"), *folder.glob("tmp/i2vgen-ms-app/*"))]
-        assert left == [".service-lock"] * 2 or set(left) <= {".service-lock"}
+        assert left == [".i2vgen-ms-service-lock"] * 2 or set(left) <= {".i2vgen-ms-service-lock"}
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ answer = {
     "stylesheets": told["127.0.0.1"]["theme"]._stylesheets,
 }
 page.end()
-print(json.dumps(answer | {"left": [str(path) for path in folder.glob("*/*") if path.name != ".service-lock"]}))
+print(json.dumps(answer | {"left": [str(path) for path in folder.glob("*/*") if path.name != ".i2vgen-ms-service-lock"]}))
 """
 
 

@@ -35,7 +35,7 @@ def busy(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run
         running.until(running.post(picture).body["id"], "done")  # warm
         yield running
         assert running.end() == 0
-        assert [path.name for path in (place / "results").iterdir()] == [".service-lock"]
+        assert [path.name for path in (place / "results").iterdir()] == [".i2vgen-ms-service-lock"]
         assert "Traceback" not in (place / "log").read_text()
 
 
@@ -319,7 +319,7 @@ def test_a_server_that_is_killed_leaves_nothing_to_the_next_one(faked: Callable[
     running = faked(pause=0.05)
     running.until(running.post(steps=1).body["id"], "done")
     running.until(running.post(steps=100).body["id"], "running")
-    (left,) = (tmp_path / "results").glob("service-*")
+    (left,) = (tmp_path / "results").glob("i2vgen-ms-service-*")
     assert len(list(left.glob("*.mp4"))) == 1
     begun = time.monotonic()
     assert running.end(signal.SIGKILL) == -signal.SIGKILL
@@ -370,7 +370,7 @@ def test_ending_lets_the_running_job_end(faked: Callable[..., Running], tmp_path
     assert running.until(key, "done", "cancelled", "failed")["state"] == "done"
     assert running.ask("GET", f"/v1/jobs/{key}/result").status == 200
     assert running.process.wait(15) == 0
-    assert [path.name for path in (tmp_path / "results").iterdir()] == [".service-lock"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [".i2vgen-ms-service-lock"]
 
 
 @pytest.mark.parametrize("signals", [1, 2])
@@ -383,4 +383,4 @@ def test_ending_does_not_take_for_ever(faked: Callable[..., Running], tmp_path: 
         time.sleep(0.3)
     assert running.process.wait(30) == 0
     assert time.monotonic() - begun < 20  # a busy machine takes its time to end a process of this size
-    assert [path.name for path in (tmp_path / "results").iterdir()] == [".service-lock"]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == [".i2vgen-ms-service-lock"]

@@ -34,7 +34,7 @@ def serving(models: Models, tmp_path: Path) -> Iterator[Callable[..., Service]]:
     for service in services:
         service.close()
     assert set(threading.enumerate()) == threads
-    assert [path.name for path in (tmp_path / "results").glob("*")] in ([], [".service-lock"])
+    assert [path.name for path in (tmp_path / "results").glob("*")] in ([], [".i2vgen-ms-service-lock"])
 
 
 def until(service: Service, key: str, *states: str, seconds: float = 10.0) -> Status:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from i2vgen_ms.media.audio import AudioWarning
 from i2vgen_ms.pipelines import ClipWarning
 from i2vgen_ms.service import Models, RequestLimits, Service, ServiceSettings
 from i2vgen_ms.service.job import Failure
+from i2vgen_ms.service.store import Store
 from tests.service.conftest import until
 from tests.service.stages import VIDEO, FakeStage, asked, both
 
@@ -278,7 +280,7 @@ def test_ending(models: Models, tmp_path: Path) -> None:
     until(service, running, "done")
     assert service.result(running).read_bytes() == VIDEO
     service.close()
-    assert [path.name for path in tmp_path.iterdir()] == [".service-lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".i2vgen-ms-service-lock"]
 
     late = Service([models], ServiceSettings(folder=tmp_path))
     models.first.pause = 0.02
@@ -286,25 +288,33 @@ def test_ending(models: Models, tmp_path: Path) -> None:
     until(late, key, "running")
     late.close(grace=0.1)
     assert late.status(key).state == "cancelled"
-    assert [path.name for path in tmp_path.iterdir()] == [".service-lock"]
+    assert [path.name for path in tmp_path.iterdir()] == [".i2vgen-ms-service-lock"]
 
 
 def test_what_a_killed_service_left_is_removed_and_nothing_else(serving: Serving, tmp_path: Path) -> None:
     results = tmp_path / "results"
-    left = results / "service-killed" / "left.mp4"
-    left.parent.mkdir(parents=True)
+    killed = Store(results)
+    left = killed.path("left.mp4")
     left.write_bytes(b"left")
-    (left.parent / "lock").touch()  # which nobody holds
-    mine = results / "service-mine" / "video.mp4"
-    mine.parent.mkdir()
-    mine.write_bytes(b"mine")
+    killed._lock.close()  # as the end of a process does
+    kept = []
+    for name, lock, words in (
+        ("service-accounts", "lock", b""),
+        ("i2vgen-ms-service-mine", "lock", b""),
+        ("i2vgen-ms-service-other", "i2vgen-ms.lock", b""),
+        ("i2vgen-ms-service-words", "i2vgen-ms.lock", b"words of somebody else"),
+    ):
+        folder = results / name
+        folder.mkdir()
+        (folder / lock).write_bytes(words)
+        kept.append(folder)
     one, two = serving(), serving()  # side by side
     assert not left.exists()
     folders = {service._store.folder for service in (one, two)}
-    assert set(results.glob("service-*")) == folders | {mine.parent}
+    assert set(results.glob("*service-*")) == {*folders, *kept, results / ".i2vgen-ms-service-lock"}
     assert os.stat(one._store.folder).st_mode & 0o077 == 0
-    mine.unlink()
-    mine.parent.rmdir()
+    for folder in kept:
+        shutil.rmtree(folder)
 
 
 def test_settings_are_positive_numbers(tmp_path: Path) -> None:
