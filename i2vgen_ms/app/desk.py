@@ -7,7 +7,6 @@ one at each loading. It does not know what a page looks like. Any thread may cal
 from __future__ import annotations
 
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from i2vgen_ms import demo
 from i2vgen_ms.app.knobs import for_clip
+from i2vgen_ms.app.place import private_folder
 from i2vgen_ms.app.recipe import FIRST, SECOND, Origin, Recipe
 from i2vgen_ms.app.sessions import Made, Running, Seat, Session, Sessions
 from i2vgen_ms.errors import ArgumentError, BusyError, GoneError
@@ -35,13 +35,13 @@ class Desk:
 
     Args:
         service: does the work. first, second: where its models come from.
-        folder: below which files are kept; None takes a folder of the system's temporary one.
+        folder: below which files are kept; None takes this user's own in the system's temporary one.
+    Raises: OutputError where no files can be kept.
     """
 
     def __init__(self, service: Service, first: Origin, second: Origin | None, folder: Path | None = None) -> None:
         self.service, self.first, self.second = service, first, second
-        root = folder or Path(tempfile.gettempdir()) / "i2vgen-ms-app"
-        self._store = Store(root)
+        self._store = Store(folder or private_folder())
         self.samples = []
         for one in demo.samples():
             path = self._store.path(one.path.name)

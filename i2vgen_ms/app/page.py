@@ -13,6 +13,7 @@ from i2vgen_ms.app.desk import Desk
 from i2vgen_ms.app.events import Events
 from i2vgen_ms.app.knobs import knobs
 from i2vgen_ms.app.layout import Layout
+from i2vgen_ms.app.place import Cache
 from i2vgen_ms.app.recipe import Origin
 from i2vgen_ms.app.words import words_of
 from i2vgen_ms.errors import ArgumentError
@@ -25,14 +26,16 @@ CLEAN_SECONDS = 600
 
 
 class Page(gr.Blocks):
-    """The Blocks, with what they stand for: `service` and `desk`, which `end` closes."""
+    """The Blocks, with what they stand for: `service`, `desk` and gradio's `cache`, which `end` closes."""
 
     service: Service
     desk: Desk
+    cache: Cache
 
     def end(self, grace: float = 0.0) -> None:
         """Ends the service, within so many seconds, and removes all files."""
         self.service.close(grace)
+        self.cache.close()
         self.desk.close()
 
 
@@ -93,10 +96,11 @@ def of_service(
     two = None if second is None else knobs(service.models.second, limits)
     words, seconds = words_of(language), int(service.settings.keep_seconds)
     desk = Desk(service, first, second, folder)
+    cache = Cache(desk.folder / "gradio")  # before any component is made: each remembers its place
     page = Page(
         analytics_enabled=False, title="i2vgen_ms", fill_width=True, delete_cache=(min(CLEAN_SECONDS, seconds), seconds)
     )
-    page.service, page.desk = service, desk
+    page.service, page.desk, page.cache = service, desk, cache
     with page:
         layout = Layout(desk, words, one, two)
         Events(desk, layout, one, two).bind(page)

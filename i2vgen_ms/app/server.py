@@ -19,8 +19,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from i2vgen_ms.app.gate import Gate
 from i2vgen_ms.app.page import Page
 from i2vgen_ms.errors import ArgumentError
+from i2vgen_ms.media.limits import MEBIBYTE
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 THREADS = 16
@@ -54,7 +56,8 @@ class Headers:
 
 def options(page: Page, host: str | None = None, port: int | None = None) -> dict[str, Any]:
     """What gradio's launch is told; a host or port of None is gradio's own choice (GRADIO_SERVER_NAME, 127.0.0.1)."""
-    middleware = [Middleware(Headers)]
+    most = UPLOADS * page.service.settings.limits.picture_bytes
+    middleware = [Middleware(Headers), Middleware(Gate, cache=page.cache, limit=most + MEBIBYTE)]
     bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL[0]
     if bound in LOCAL:
         # Pages of other hosts, whose names were made to point here, are not answered.
@@ -66,7 +69,7 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
         "share": False,
         "show_error": True,
         "max_threads": THREADS,
-        "max_file_size": UPLOADS * page.service.settings.limits.picture_bytes,
+        "max_file_size": most,
         "footer_links": [],
         "run_history": False,
         "enable_monitoring": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from i2vgen_ms.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = """
-import json, sys
+import json, os, sys
 from i2vgen_ms.app.page import of_service
 from i2vgen_ms.app.recipe import Origin
 from i2vgen_ms.app.server import LOCAL, options
@@ -48,15 +49,20 @@ answer = {
     "uploads": [layout.uploaded(cache, SimpleNamespace(path=file)) for file in files],
     "stylesheets": told["127.0.0.1"]["theme"]._stylesheets,
 }
+cached = [os.environ["GRADIO_TEMP_DIR"], page.cache.folder.parent == page.desk.folder]
+samples = len(list(page.cache.folder.rglob("*.png")))
 page.end()
-print(json.dumps(answer | {"left": [str(path) for path in folder.glob("*/*") if path.name != ".i2vgen-ms-service-lock"]}))
+left = [str(path) for path in folder.glob("*/*") if path.name != ".i2vgen-ms-service-lock"]
+answer |= {"left": left, "cached": cached, "samples": samples, "after": os.environ.get("GRADIO_TEMP_DIR")}
+print(json.dumps(answer))
 """
 
 
 @pytest.mark.browser  # nothing of a browser in it, but importing gradio takes as long
 def test_the_page_is_built_and_closed_to_what_it_need_not_do(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILD, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    environment = {name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
     page = json.loads(done.stdout)
     assert page["visibility"] == ["private"]
@@ -64,11 +70,15 @@ def test_the_page_is_built_and_closed_to_what_it_need_not_do(tmp_path: Path) -> 
     assert page["clean"] == [600, 3600]
     assert {"随机种子", "第一阶段", "采样器"} <= set(page["labels"])
     assert [value for _, value in page["sampler"][0]][:2] == ["ddim", "euler"]
-    assert page["around"] == {"127.0.0.1": ["TrustedHostMiddleware", "Headers"], "0.0.0.0": ["Headers"]}
+    assert page["around"] == {"127.0.0.1": ["TrustedHostMiddleware", "Headers", "Gate"], "0.0.0.0": ["Headers", "Gate"]}
     wanted = {"share": False, "allowed_paths": [], "show_error": True, "max_file_size": 64 * 2**20, "mcp_server": False}
     assert {name: page["told"][name] for name in wanted} == wanted
     assert page["uploads"] == [str(tmp_path / "cache" / "a.png"), None, None, None]
     assert page["stylesheets"] == [], "fonts would come from another host"
+    assert page["cached"][1]
+    assert page["cached"][0].startswith(str(tmp_path / "desk"))
+    assert page["after"] is None
+    assert page["samples"] >= 4, "gradio keeps its copies there"
     assert page["left"] == page["written"] == []
 
 
