@@ -6,6 +6,7 @@ one at each loading. It does not know what a page looks like. Any thread may cal
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
@@ -19,7 +20,7 @@ from i2vgen_ms.app.knobs import for_clip
 from i2vgen_ms.app.place import private_folder
 from i2vgen_ms.app.recipe import FIRST, SECOND, Origin, Recipe
 from i2vgen_ms.app.sessions import Made, Running, Seat, Session, Sessions
-from i2vgen_ms.errors import ArgumentError, BusyError, GoneError
+from i2vgen_ms.errors import ArgumentError, BusyError, GoneError, UnknownJobError
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.service import Request, Service, Status
 from i2vgen_ms.service.store import Store
@@ -64,14 +65,14 @@ class Desk:
         with self._lock:
             session = self._sessions.open(page, key, time.monotonic())
             session.seat(page)
-            self._make_room()
+            self._make_room(session)
             return session.key
 
     def session(self, page: str) -> Session:
         """The session of a page; a new one where there is none."""
         with self._lock:
             session = self._sessions.of(page, time.monotonic())
-            self._make_room()
+            self._make_room(session)
             return session
 
     def seat(self, page: str) -> Seat:
@@ -135,10 +136,11 @@ class Desk:
         return self._submit(page, request, recipe, base)
 
     def _submit(self, page: str, request: Request, recipe: Recipe, base: Made | None) -> str:
-        session = self.session(page)
         with self._lock:
-            running = session.running
-            if running is not None and not self.service.status(running.key).finished:
+            session = self.session(page)
+            if len(self._sessions) > SESSIONS:
+                raise BusyError("there is no room for one more: everybody's videos are still being made; wait for one")
+            if self._busy(session):
                 raise BusyError("your video before this one is still being made; wait for it, or cancel it")
             job = self.service.submit(request).id
             session.running = Running(job, recipe, base)
@@ -146,9 +148,7 @@ class Desk:
 
     def cancel(self, page: str) -> None:
         """Stops what the page's session asked for, if anything is being made."""
-        running = self.session(page).running
-        if running is not None:
-            self.service.cancel(running.key)
+        self._stop(self.session(page))
 
     def finish(self, page: str, status: Status) -> Made | None:
         """Takes in a job of the page's session that has ended; the video, if there is one.
@@ -213,25 +213,41 @@ class Desk:
         self._store.close()
 
     def tidy(self, now: float) -> None:
-        """Cancels what nobody waits for any more; removes old videos, and sessions that nobody has touched for long."""
+        """Cancels what nobody waits for any more; removes old videos, and sessions that nobody has touched for
+        long, has open, or waits in."""
         keep = self.service.settings.keep_seconds
         with self._lock:
             for session in self._sessions:
                 if session.left is not None and now - session.left > LEFT_SECONDS and session.running is not None:
-                    self.service.cancel(session.running.key)
+                    self._stop(session)
                     session.running = None
                 for made in [made for made in session.made if now - made.ended > keep]:
                     self._remove(session, made)
-                if now - session.touched > keep:
+                if now - session.touched > keep and not session.open and not self._busy(session):
                     self._forget(session)
 
-    def _make_room(self) -> None:
+    def _make_room(self, newest: Session) -> None:
+        """Forgets sessions that are too many, but none whose video is being made: then there is one too many."""
         while len(self._sessions) > SESSIONS:
-            self._forget(next(iter(self._sessions)))
+            least = self._sessions.least(lambda one: one is newest or self._busy(one))
+            if least is None:
+                return
+            self._forget(least)
+
+    def _busy(self, session: Session) -> bool:
+        """Whether something is being made for it, or waits."""
+        try:
+            return session.running is not None and not self.service.status(session.running.key).finished
+        except UnknownJobError:  # it ended long ago
+            return False
+
+    def _stop(self, session: Session) -> None:
+        if session.running is not None:
+            with contextlib.suppress(UnknownJobError):
+                self.service.cancel(session.running.key)
 
     def _forget(self, session: Session) -> None:
-        if session.running is not None:
-            self.service.cancel(session.running.key)
+        self._stop(session)
         for made in list(session.made):
             self._remove(session, made)
         self._sessions.forget(session)

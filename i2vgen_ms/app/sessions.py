@@ -9,14 +9,14 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from i2vgen_ms.app.recipe import Recipe
 from i2vgen_ms.service.job import Failure
 
-PAGES = 512  # that are remembered, open or not
+PAGES = 512  # that are remembered; those that are open always
 SEATS = 16  # of one session
 
 
@@ -108,9 +108,10 @@ class Sessions:
         """The session of a page; a new one, under the same key, where it is forgotten."""
         key = self._pages.setdefault(page, secrets.token_urlsafe(18))
         self._pages.move_to_end(page)
-        while len(self._pages) > PAGES:
-            self._pages.popitem(last=False)
         session = self._sessions.setdefault(key, Session(key, now))
+        if len(self._pages) > PAGES:
+            closed = (one for one, other in self._pages.items() if one != page and not self._is_open(one, other))
+            self._pages.pop(next(closed, ""), None)
         self._sessions.move_to_end(key)
         session.touched = now
         return session
@@ -123,6 +124,16 @@ class Sessions:
             session.seats.pop(page, None)
             if not session.open:
                 session.left = now
+
+    def least(self, spared: Callable[[Session], bool]) -> Session | None:
+        """Who loses least by being forgotten, of those that are not spared: one without a video; else one without an
+        open page; of several the one that was touched longest ago."""
+        found = (session for session in self if not spared(session))
+        return min(found, key=lambda one: (bool(one.made or one.running), bool(one.open)), default=None)
+
+    def _is_open(self, page: str, key: str) -> bool:
+        session = self._sessions.get(key)
+        return session is not None and page in session.open
 
     def forget(self, session: Session) -> None:
         """Drops a session."""

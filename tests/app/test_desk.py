@@ -124,6 +124,49 @@ def test_what_cannot_be_done_is_refused_in_words(desk_of: Callable[..., Desk], m
     assert desk.service.status(job).state == "cancelled"
 
 
+def test_a_page_that_is_open_and_waits_is_never_forgotten(desk_of: Callable[..., Desk], models: Models) -> None:
+    desk = desk_of()
+    key = desk.open("page")
+    models.first.go.clear()
+    job = desk.make("page", b"picture", "a.png", 1, {"steps": 2})
+    late = time.monotonic() + 2 * desk.service.settings.keep_seconds
+    desk.tidy(late)
+    assert desk.running("page") == job
+    desk.leave("page")
+    desk.tidy(late)
+    models.first.go.set()
+    while not desk.service.status(job).finished:
+        time.sleep(0.005)
+    assert desk.service.status(job).state == "cancelled"
+    desk.tidy(late + 2 * desk.service.settings.keep_seconds)
+    assert desk.open("another", key) != key, "nobody had it open"
+
+
+def test_who_comes_takes_no_place_of_those_that_wait_or_have_videos(
+    desk_of: Callable[..., Desk], models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(desks, "SESSIONS", 3)
+    desk = desk_of(queue=8)
+    keys = {page: desk.open(page) for page in ("open", "closed")}
+    made = {page: finished(desk, page, desk.make(page, b"picture", "a.png", 1, {"steps": 1})) for page in keys}
+    desk.leave("closed")
+    models.first.go.clear()
+    desk.open("waits")
+    waiting = [desk.make("waits", b"picture", "a.png", 1, {"steps": 1})]
+    for guest in range(600):  # more than there are names of pages to be remembered
+        desk.open(f"guest {guest}")
+    assert [one.path.exists() for one in made.values() if one is not None] == [True, False]
+    assert desk.last("open") is made["open"]
+    assert desk.running("waits") == waiting[0]
+    waiting += [desk.make(page, b"picture", "a.png", 1, {"steps": 1}) for page in ("open", "third")]
+    for guest in range(3):
+        with pytest.raises(BusyError, match="there is no room for one more"):
+            desk.make(f"late {guest}", b"picture", "a.png", 1, {"steps": 1})
+    models.first.go.set()
+    assert finished(desk, "waits", waiting[0]) is not None
+    assert desk.make("late 2", b"picture", "a.png", 1, {"steps": 1})
+
+
 def test_files_go_when_they_are_many_or_old(desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desks, "KEEP", 2)
     monkeypatch.setattr(desks, "SESSIONS", 2)
@@ -142,10 +185,9 @@ def test_files_go_when_they_are_many_or_old(desk_of: Callable[..., Desk], monkey
     newest = make("page"), make("page")
     assert not base.exists()
     assert all(path.is_file() for path in newest)
-    desk.session("second")
-    desk.session("third")
-    assert not any(path.exists() for path in newest), "the page that was touched longest ago had to go"
     late = make("second")
+    desk.session("third")
+    assert not any(path.exists() for path in newest), "of those with videos the one that was touched longest ago goes"
     desk.tidy(time.monotonic())
     assert late.is_file()
     keep = desk.service.settings.keep_seconds
