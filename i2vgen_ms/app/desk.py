@@ -80,6 +80,11 @@ class Desk:
         with self._lock:
             return self.session(page).seat(page)
 
+    def known(self, page: str) -> Seat:
+        """The same, if the page is still there; otherwise a seat that nobody keeps, for it must not be opened again."""
+        with self._lock:
+            return self._sessions.seat(page) or Seat()
+
     def running(self, page: str) -> str | None:
         """The job that is being done for the page's session, or waits, or has ended while no page was there."""
         running = self.session(page).running
@@ -142,6 +147,7 @@ class Desk:
                 raise BusyError("there is no room for one more: everybody's videos are still being made; wait for one")
             if self._busy(session):
                 raise BusyError("your video before this one is still being made; wait for it, or cancel it")
+            session.seat(page)
             job = self.service.submit(request).id
             session.running = Running(job, recipe, base)
             return job
@@ -159,7 +165,7 @@ class Desk:
         with session.taking:
             made = next((one for one in session.made if one.key == status.id), None) or self._take(session, status)
         if made is not None:
-            self.seat(page).shown = made
+            self.known(page).shown = made
         return made
 
     def _take(self, session: Session, status: Status) -> Made | None:

@@ -175,7 +175,9 @@ class Layout:
         )
 
     def _outputs(self) -> None:
-        self.live = gr.HTML(show.idle(self.words), elem_id="live")
+        with gr.Column(elem_id="live"):
+            self.live = gr.HTML(show.idle(self.words), padding=False)
+            self.preview = gr.HTML(visible=False, padding=False)
         self.cancel = self._say(gr.Button, {"value": "cancel"}, variant="stop", visible=False, elem_id="cancel")
         with gr.Row():
             playing = {"interactive": False, "autoplay": True, "loop": True, "visible": False, "buttons": []}

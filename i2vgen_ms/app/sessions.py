@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from i2vgen_ms.app.recipe import Recipe
+from i2vgen_ms.app.words import Words
 from i2vgen_ms.service.job import Failure
 
 PAGES = 512  # that are remembered; those that are open always
@@ -48,10 +49,13 @@ class Running:
 
 @dataclass
 class Seat:
-    """One page: the video that it looks at, and those that its gallery lists."""
+    """One page: the video that it looks at, those that its gallery lists, the language that it speaks, and what its
+    card says in the words that it is given."""
 
     shown: Made | None = None
     listed: list[Made] = field(default_factory=list)
+    language: str | None = None
+    said: Callable[[Words], str] | None = None
 
 
 @dataclass(eq=False)
@@ -115,6 +119,11 @@ class Sessions:
         self._sessions.move_to_end(key)
         session.touched = now
         return session
+
+    def seat(self, page: str) -> Seat | None:
+        """The seat of a page that is open; it is not touched by being asked for."""
+        session = self._sessions.get(self._pages.get(page, ""))
+        return None if session is None else session.seats.get(page)
 
     def leave(self, page: str, now: float) -> None:
         """A page was closed, or is being loaded again."""

@@ -27,8 +27,8 @@ def idle(words: Words) -> str:
     return _card("idle", f"<p>{escape(words('idle'))}</p>")
 
 
-def working(words: Words, status: Status, preview: Preview | None, picture: str = "") -> str:
-    """A job on its way; `picture`: the preview as `picture_of` made it."""
+def working(words: Words, status: Status) -> str:
+    """A job on its way."""
     if status.state == "queued":
         where = words("queued", before=status.waiting or 0)
     elif status.stage == "starting" or not status.steps:
@@ -38,14 +38,22 @@ def working(words: Words, status: Status, preview: Preview | None, picture: str 
     percent = round(100 * status.progress)
     left = "" if status.seconds_left is None else words("left", time=seconds(words, status.seconds_left))
     name = words("first.name" if status.kind == "image-to-video" else "second.name")
-    number = 0 if preview is None else preview.number
-    shown = picture or f'<div class="i2v-empty">{escape(words("waiting"))}</div>'
     bar = (
         f'<div class="i2v-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
         f'<span style="width:{percent}%"></span></div>'
     )
     line = f"<div class='i2v-line'><span>{escape(where)}</span><span>{percent} % {escape(left)}</span></div>"
-    return _card("working", f'<h3>{escape(name)}</h3><div data-preview="{number}">{shown}</div>{bar}{line}')
+    return _card("working", f"<h3>{escape(name)}</h3>{bar}{line}")
+
+
+def preview(inside: str, number: int) -> str:
+    """Below it, the preview of that number, as `picture_of` made it, or what `waiting` says before there is one."""
+    return f'<div class="i2v-card" data-preview="{number}">{inside}</div>'
+
+
+def waiting(words: Words) -> str:
+    """Where the preview will be."""
+    return f'<div class="i2v-empty">{escape(words("waiting"))}</div>'
 
 
 def done(words: Words, made: Made) -> str:

@@ -313,6 +313,7 @@ def test_what_goes_wrong_is_said_in_words(visit: Callable[..., Any], tmp_path: P
     assert "is not a picture" in page.inner_text("#live .i2v-detail")
     assert "Traceback" not in said
     assert "/tmp" not in said
+    page.wait_for_selector("#picture img", state="detached")  # it would be drawn as a broken one
     shot(page, "error")
     page.click("#samples button >> nth=0")
     page.wait_for_function("document.querySelector('#picture img').src.includes('circle')")
@@ -398,7 +399,7 @@ def test_the_page_speaks_chinese(visit: Callable[..., Any], tmp_path: Path) -> N
     assert page.get_attribute("#live .i2v-detail", "lang") == "en"
     shot(page, "error-zh")
     words.write_bytes(bytes(17 * 2**20))
-    page.click("#picture .icon-button-wrapper button")
+    page.wait_for_selector("#picture img", state="detached")
     upload(page, words)
     page.click("#make")
     page.wait_for_function("document.querySelector('#live').innerText.includes('文件太大')")
@@ -420,6 +421,8 @@ def test_the_page_speaks_chinese(visit: Callable[..., Any], tmp_path: Path) -> N
     shot(page, "done-zh")
     page.click("#language >> text=English")
     page.wait_for_function("document.querySelector('#make').innerText === 'Make the video'")
+    page.wait_for_function("document.querySelector('#live').innerText.includes('Stage 2 is done')")
+    page.wait_for_function("document.querySelector('#settings').innerText.includes('Sampler')")
     assert visit("?lang=zh").inner_text("#refine, #make") == "生成视频"
 
 
@@ -477,6 +480,7 @@ def test_nothing_of_this_machine_is_told_and_other_names_are_not_answered(server
         assert ask(server, f"/gradio_api/file={path}")[0] in (403, 404), path
     assert ask(server, "/gradio_api/proxy=http://127.0.0.1:1/x")[0] >= 400
     assert ask(server, "/monitoring")[0] >= 400
+    assert ask(server, "/gradio_api/deep_link?session_hash=x")[0] == 404
     info = ask(server, "/gradio_api/info")[2].decode()
     assert '"named_endpoints":{}' in info.replace(" ", "")
 

@@ -91,6 +91,8 @@ def test_what_is_made_while_a_page_is_loaded_again_goes_on_and_is_cancelled_when
     desk.tidy(time.monotonic() + desks.LEFT_SECONDS + 1)
     assert desk.running("beside") == job, "one page still waits"
     desk.leave("beside")
+    desk.known("beside").said = str
+    assert desk.known("beside").said is None, "a page that has left is not opened again by what is said to it"
     desk.tidy(time.monotonic() + desks.LEFT_SECONDS + 1)
     models.first.go.set()
     desk.open("late", key)
