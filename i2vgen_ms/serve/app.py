@@ -5,6 +5,7 @@ Given the service. Every route answers at once; nothing here computes.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from anyio import to_thread
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from i2vgen_ms import __version__
-from i2vgen_ms.errors import I2VGenError
+from i2vgen_ms.errors import GoneError, I2VGenError
 from i2vgen_ms.serve import description, problems
 from i2vgen_ms.serve.body import request_of
 from i2vgen_ms.serve.gate import Gate
@@ -94,7 +95,14 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
     async def result(id: str) -> FileResponse:
         """The video. 409 while there is none yet, 410 if there never will be, or it was removed."""
         path = service.result(id)
-        return FileResponse(path, media_type="video/mp4", filename=f"{id}.mp4", content_disposition_type="inline")
+        try:
+            found = os.stat(path)  # FileResponse, looking later, would fail for a file that was removed meanwhile
+        except OSError:
+            raise GoneError("the job is done: its result was removed just now") from None
+        name = f"{id}.mp4"
+        return FileResponse(
+            path, media_type="video/mp4", filename=name, stat_result=found, content_disposition_type="inline"
+        )
 
     @app.delete(
         "/v1/jobs/{id}", status_code=202, response_model=JobStatus, responses=_problems(401, 404), tags=["jobs"]

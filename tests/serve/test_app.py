@@ -183,6 +183,20 @@ def test_a_result_is_not_there_yet_or_not_any_more(client: Client, models: Model
     problem(client.get(f"/v1/jobs/{key}/result"), 410, "gone")
 
 
+def test_a_result_that_is_removed_while_it_is_asked_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = post(client).json()["id"]
+    until(client, key, "done")
+    result = client.service.result
+
+    def removed(asked: str) -> Any:
+        path = result(asked)
+        client.service.cancel(asked)  # by another client, or for its age
+        return path
+
+    monkeypatch.setattr(client.service, "result", removed)
+    assert "removed" in problem(client.get(f"/v1/jobs/{key}/result"), 410, "gone")
+
+
 def test_a_failed_job_tells_nothing_of_the_machine(client: Client, models: Models) -> None:
     models.first.error = FileNotFoundError(2, "No such file", "/models/of/the/house/weights.pth")
     key = post(client).json()["id"]
