@@ -18,11 +18,12 @@ from typing import Any
 from i2vgen_ms import demo
 from i2vgen_ms.app.knobs import for_clip
 from i2vgen_ms.app.place import private_folder
-from i2vgen_ms.app.recipe import FIRST, SECOND, Origin, Recipe
+from i2vgen_ms.app.recipe import Origin, Recipe
 from i2vgen_ms.app.sessions import Made, Running, Seat, Session, Sessions
 from i2vgen_ms.errors import ArgumentError, BusyError, GoneError, UnknownJobError
 from i2vgen_ms.media.clip import read_clip
 from i2vgen_ms.service import Request, Service, Status
+from i2vgen_ms.service.job import FIRST, SECOND
 from i2vgen_ms.service.store import Store
 
 SESSIONS = 64

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from i2vgen_ms.config.data import BUNDLED
-
-FIRST, SECOND = "image-to-video", "video-to-video"
-_LOADED_WITH = ("memory",)  # what the command line takes for loading, and a call takes too
+from i2vgen_ms.service.job import FIRST, SECOND
 
 
 @dataclass(frozen=True, kw_only=True)

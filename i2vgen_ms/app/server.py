@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,8 @@ from i2vgen_ms.app.gate import Gate
 from i2vgen_ms.app.page import Page
 from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.media.limits import MEBIBYTE
+from i2vgen_ms.service.listening import LOOPBACK
 
-LOCAL = ("127.0.0.1", "localhost", "::1")
 THREADS = 16
 # What is sent may be somewhat larger than what is taken: then it is said in the words of the page instead of gradio's.
 UPLOADS = 4
@@ -58,10 +57,10 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
     """What gradio's launch is told; a host or port of None is gradio's own choice (GRADIO_SERVER_NAME, 127.0.0.1)."""
     most = UPLOADS * page.service.settings.limits.picture_bytes
     middleware = [Middleware(Headers), Middleware(Gate, cache=page.cache, limit=most + MEBIBYTE)]
-    bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL[0]
-    if bound in LOCAL:
+    bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
+    if bound in LOOPBACK:
         # Pages of other hosts, whose names were made to point here, are not answered.
-        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=[*LOCAL, "[::1]"]))
+        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))
     fonts = ("ui-sans-serif", "system-ui", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif")
     return {
         "server_name": host,
@@ -83,20 +82,6 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
         "css_paths": Path(__file__).with_name("style.css"),
         "quiet": True,
     }
-
-
-def free_port(host: str, port: int) -> int:
-    """The port itself, or a free one for 0. Raises: ArgumentError for one that cannot be had."""
-    if not 0 <= port <= 65535:
-        raise ArgumentError(f"cannot listen on {host}, port {port}: a port is 0 to 65535")
-    try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            return int(probe.getsockname()[1])
-    except OSError as error:
-        raise ArgumentError(f"cannot listen on {host}, port {port}: {error}") from error
 
 
 def launch(
@@ -121,7 +106,7 @@ def launch(
         try:
             _, address, _ = page.launch(**options(page, host, port), prevent_thread_lock=True, inbrowser=False)
         except OSError as error:
-            raise ArgumentError(f"cannot listen on {host or LOCAL[0]}, port {port}: {error}") from None
+            raise ArgumentError(f"cannot listen on {host or LOOPBACK[0]}, port {port}: {error}") from None
         say(address)
         over.wait()
     finally:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from i2vgen_ms import demo
-from i2vgen_ms.cli import image_to_video, video_to_video
+from i2vgen_ms.cli import image_to_video, much, video_to_video
 from i2vgen_ms.cli import options as shared
-from i2vgen_ms.errors import ArgumentError, I2VGenError, nearest
+from i2vgen_ms.errors import ArgumentError, I2VGenError
 
 NEEDED = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus-client"}
 SHORTEST_TOKEN = 16
-SETTINGS = ("queue", "wait_seconds", "keep_seconds", "keep_results", "folder")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for stage, model in (("first", image_to_video.MODEL), ("second", video_to_video.MODEL)):
         parser.add_argument(
             f"--{stage}",
+            f"--{stage}-model",
+            dest=stage,
             metavar="FOLDER|ID",
             help=f"the {stage} stage's model, such as {model}; without any of the two, both bundled small ones",
         )
@@ -40,21 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a name that the server is asked under; may be repeated; at 127.0.0.1 only local names without it",
     )
-    much = parser.add_argument_group("how much", "see docs/service.md for all limits")
-    much.add_argument("--queue", type=int, metavar="N", help="jobs that may wait (8); more are refused at once")
-    much.add_argument("--wait-seconds", type=float, metavar="S", help="how long a job may wait (900)")
-    much.add_argument("--keep-seconds", type=float, metavar="S", help="how long results are kept (3600)")
-    much.add_argument("--keep-results", type=int, metavar="N", help="how many results are kept (64)")
-    much.add_argument("--folder", metavar="DIR", help="where they are kept (in the cache folder)")
-    much.add_argument("--grace", type=float, default=30.0, metavar="S", help="a running job's time to end (30)")
-    much.add_argument(
-        "--limit",
-        action="append",
-        default=[],
-        type=_limit,
-        metavar="NAME=N",
-        help="another limit of a request: steps=50, frames=32, width=1280, ...; may be repeated",
-    )
+    much.arguments(parser, one="job", several="jobs", grace=30.0)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,16 +49,17 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         raise I2VGenError(f"the service needs {', '.join(missing)}: pip install 'i2vgen_ms[serve]'")
     from i2vgen_ms.serve import server
-    from i2vgen_ms.serve.settings import LOOPBACK, HttpSettings
+    from i2vgen_ms.serve.settings import HttpSettings
     from i2vgen_ms.service import Service
+    from i2vgen_ms.service.listening import LOOPBACK, bind
 
     token = None if options.token_file is None else _token(options.token_file)
     local = options.host in LOOPBACK
     names = tuple(options.host_name or (LOOPBACK if local else ()))
     if not local and token is None:
         print("i2vgen-ms: anybody who reaches this address may use it; --token-file changes that", file=sys.stderr)
-    settings = _settings(options)
-    bound = server.bind(options.host, options.port)  # before the models, which take a while
+    settings = much.settings(options)
+    bound = bind(options.host, options.port)  # before the models, which take a while
     try:
         service = Service(_workers(options, settings.limits), settings)
     except BaseException:
@@ -110,21 +97,6 @@ def _workers(options: argparse.Namespace, limits: Any) -> list[Any]:
     return workers
 
 
-def _settings(options: argparse.Namespace) -> Any:
-    from i2vgen_ms.service import RequestLimits, ServiceSettings
-
-    known = {field.name: field.type for field in fields(RequestLimits)}
-    limits: dict[str, Any] = {}
-    for name, number in options.limit:
-        if name not in known:
-            raise ArgumentError(f"--limit: there is no limit {name!r}; {nearest(name, known)}")
-        limits[name] = int(number) if known[name] == "int" else number
-    try:
-        return ServiceSettings(limits=RequestLimits(**limits), **shared.given(options, SETTINGS))
-    except ValueError as error:
-        raise ArgumentError(str(error)) from None
-
-
 def _token(name: str) -> str:
     try:
         token = Path(name).read_text(encoding="ascii").strip()
@@ -133,11 +105,3 @@ def _token(name: str) -> str:
     if len(token) < SHORTEST_TOKEN or not token.isprintable() or " " in token:
         raise ArgumentError(f"--token-file: a token has at least {SHORTEST_TOKEN} characters, and no spaces")
     return token
-
-
-def _limit(words: str) -> tuple[str, float]:
-    name, _, number = words.partition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{words!r} is not NAME=NUMBER, such as steps=50") from None

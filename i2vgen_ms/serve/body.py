@@ -21,7 +21,7 @@ from starlette.requests import Request as HttpRequest
 from i2vgen_ms.errors import ArgumentError, nearest
 from i2vgen_ms.serve.problems import Problem
 from i2vgen_ms.service import Request
-from i2vgen_ms.service.models import FIRST, SECOND
+from i2vgen_ms.service.job import FIRST, SECOND
 
 FIELDS = ("kind", "data", "text", "seed", "preview", "arguments", "first", "second")
 FORM_FIELDS = ("file", *(field for field in FIELDS if field != "data"))

@@ -16,7 +16,6 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.serve.app import build
 from i2vgen_ms.serve.settings import HttpSettings
 from i2vgen_ms.service import Service
@@ -85,24 +84,6 @@ class Server(uvicorn.Server):
             # Somebody may be waiting for that very result: the time of a look or two.
             threading.Event().wait(min(LINGER, self._grace))
         self.should_exit = True
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket for `run`, which nobody can connect to before; port 0 takes a free one. Raises: ArgumentError."""
-    if not 0 <= port <= 65535:  # the resolver would take what is left of it
-        raise ArgumentError(f"cannot listen on {host}, port {port}: a port is 0 to 65535")
-    try:
-        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        bound = socket.socket(family, kind)
-    except OSError as error:
-        raise ArgumentError(f"cannot listen on {host}, port {port}: {error}") from error
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise ArgumentError(f"cannot listen on {host}, port {port}: {error}") from error
-    return bound
 
 
 def run(

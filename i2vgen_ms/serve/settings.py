@@ -27,6 +27,3 @@ class HttpSettings:
 def body_bytes(input_bytes: int) -> int:
     """The most bytes of a body that carries an input of so many bytes: base64 makes 4 of 3, the rest is words."""
     return input_bytes // 3 * 4 + MEBIBYTE
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-KINDS = ("image-to-video", "video-to-video", "animate")
+FIRST, SECOND = "image-to-video", "video-to-video"  # the tasks of the two stages
+KINDS = (FIRST, SECOND, "animate")
 STATES = ("queued", "running", "done", "failed", "cancelled")
 
 

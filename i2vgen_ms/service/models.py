@@ -14,11 +14,10 @@ from typing import Any
 from i2vgen_ms.errors import ArgumentError, LimitError, MediaLimitError, UnreadableMediaError, nearest
 from i2vgen_ms.pipelines import Animation, Progress, Result, arguments
 from i2vgen_ms.pipelines.windows import spans, windowing
-from i2vgen_ms.service.job import KINDS, Request
+from i2vgen_ms.service.job import FIRST, KINDS, SECOND, Request
 from i2vgen_ms.service.limits import RequestLimits
 from i2vgen_ms.service.pace import Phase
 
-FIRST, SECOND = "image-to-video", "video-to-video"
 # What a request may not choose: where things go, how memory is used, arrays for files, and what has its own name.
 NOT_OFFERED = (
     *("progress", "output_type", "dtype", "memory", "on_oom", "cuda_graphs", "latents", "noised_latents"),

@@ -19,7 +19,7 @@ BUILD = """
 import json, os, sys
 from i2vgen_ms.app.page import of_service
 from i2vgen_ms.app.recipe import Origin
-from i2vgen_ms.app.server import LOCAL, options
+from i2vgen_ms.app.server import options
 from i2vgen_ms.app import layout
 from i2vgen_ms.service import Service, ServiceSettings
 from tests.service.stages import both

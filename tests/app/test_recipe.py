@@ -12,9 +12,10 @@ import pytest
 
 from i2vgen_ms import demo
 from i2vgen_ms.app.knobs import arguments, for_clip, knobs
-from i2vgen_ms.app.recipe import FIRST, SECOND, Origin, Recipe, command, script
+from i2vgen_ms.app.recipe import Origin, Recipe, command, script
 from i2vgen_ms.cli.main import add_commands
 from i2vgen_ms.service import RequestLimits
+from i2vgen_ms.service.job import FIRST, SECOND
 from tests.service.stages import FakeStage
 
 TEXT = '--a boat\'s "mast"; $(touch x) `y` \\ 星'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import socket
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from i2vgen_ms import pipelines
-from i2vgen_ms.cli import main
+from i2vgen_ms.cli import app, main, much
 from i2vgen_ms.serve import server
 from tests.service.stages import FakeStage
 
@@ -94,6 +95,7 @@ def test_other_machines_are_warned_about(served: list[Any], tmp_path: Path, caps
     ("words", "said"),
     [
         (("--limit", "stepz=3"), "there is no limit 'stepz'; did you mean 'steps'"),
+        (("--limit", "frames=2.9"), "--limit: frames is a whole number, not 2.9"),
         (("--limit", "steps=0"), "RequestLimits.steps must be positive, not 0"),
         (("--queue", "0"), "ServiceSettings.queue must be positive"),
         (("--token-file", "nowhere"), "--token-file: 'nowhere' cannot be read"),
@@ -129,6 +131,30 @@ def test_a_model_that_cannot_be_loaded_is_said_at_the_start(tmp_path: Path, caps
     assert run("--first", tmp_path, "--port", 0, "--folder", tmp_path / "results") == 1
     assert "configuration.json: not found" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("words", ["steps=inf", "steps=nan", "guidance_scale=1e999", "steps"])
+def test_a_limit_is_a_number(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("serve", "app"):
+        with pytest.raises(SystemExit, match="2"):
+            main.main([command, "--limit", words])
+        assert f"{words!r} is not NAME=NUMBER, such as steps=50" in capsys.readouterr().err
+
+
+def test_the_page_has_the_same_settings() -> None:
+    parser = argparse.ArgumentParser()
+    app.arguments(parser)
+    words = "--queue 3 --wait-seconds 7200 --keep-seconds 60 --keep-results 5 --folder x --limit steps=200"
+    settings = much.settings(parser.parse_args([*words.split(), "--limit", "frames=9"]), preview_frames=2)
+    assert (settings.queue, settings.wait_seconds, settings.keep_seconds, settings.keep_results) == (3, 7200, 60, 5)
+    assert (settings.folder, settings.preview_frames) == ("x", 2)
+    assert (settings.limits.steps, settings.limits.frames) == (200, 9)
+
+
+def test_the_models_have_the_names_of_the_other_commands(served: list[Any], tmp_path: Path) -> None:
+    words = ("--first-model", tmp_path / "first", "--second-model", tmp_path / "second", "--port", 0)
+    assert run(*words, "--folder", tmp_path) == 0
+    assert [name for name, _ in served[:-1]] == ["first", "second"]
 
 
 def test_without_the_extra_it_is_said_what_to_install(

@@ -158,6 +158,7 @@ def main(words: str) -> None:
     from i2vgen_ms.serve import server as serving
     from i2vgen_ms.serve.settings import HttpSettings
     from i2vgen_ms.service import Models, Service, ServiceSettings
+    from i2vgen_ms.service.listening import bind
     from tests.service.stages import FakeStage
 
     given = json.loads(words)
@@ -174,7 +175,7 @@ def main(words: str) -> None:
     stage.__class__ = Fragile
     grace = given.pop("grace", 5.0)
     web = {name: given.pop(name) for name in ("uploads", "upload_seconds", "header_seconds") if name in given}
-    bound = serving.bind("127.0.0.1", 0)
+    bound = bind("127.0.0.1", 0)
     service = Service([Models(first=stage)], ServiceSettings(**given))
     print(f"http://127.0.0.1:{bound.getsockname()[1]}", flush=True)  # noqa: T201 - what `server` reads
     serving.run(service, bound, HttpSettings(**web), grace=grace)

@@ -18,6 +18,7 @@ from i2vgen_ms import demo, pipelines
 from i2vgen_ms.cli import serve
 from i2vgen_ms.serve import server
 from i2vgen_ms.service import Models, RequestLimits, Service, ServiceSettings
+from i2vgen_ms.service.listening import bind
 from tests.serve.conftest import Client
 from tests.service.stages import VIDEO, FakeStage
 
@@ -36,7 +37,7 @@ def address(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("i2vgen_ms.service.models.Animation", lambda first, _: _Both(first))
     started: list[server.Server] = []
     monkeypatch.setattr(server.Server, "__init__", _noting(server.Server.__init__, started))
-    bound = server.bind("127.0.0.1", 0)
+    bound = bind("127.0.0.1", 0)
     service = Service([models], ServiceSettings(folder=tmp_path / "results"))
     thread = threading.Thread(target=server.run, args=(service, bound), kwargs={"log_level": "error"})
     port = bound.getsockname()[1]
@@ -120,7 +121,7 @@ def test_the_tables_are_true(client: Client) -> None:
     }
     parser = argparse.ArgumentParser()
     serve.arguments(parser)
-    helps = {action.option_strings[-1]: action.help or "" for action in parser._actions}
+    helps = {option: action.help or "" for action in parser._actions for option in action.option_strings}
     settings = {field.name: field.default for field in fields(ServiceSettings)} | {"grace": parser.get_default("grace")}
     for option, default in rows(3).items():
         assert float(default) == settings[option.removeprefix("--").replace("-", "_")]
