@@ -43,6 +43,7 @@ class Desk:
 
     def __init__(self, service: Service, first: Origin, second: Origin | None, folder: Path | None = None) -> None:
         self.service, self.first, self.second = service, first, second
+        self.show_folders = False  # those of models and adapters, in recipes
         self._store = Store(folder or private_folder())
         self.samples = []
         for one in demo.samples():
@@ -55,6 +56,9 @@ class Desk:
         self._over = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="i2vgen-ms desk", daemon=True)
         self._keeper.start()
+
+    def _told(self, origin: Origin) -> Origin:
+        return origin if self.show_folders else origin.without_folders()
 
     @property
     def folder(self) -> Path:
@@ -108,7 +112,7 @@ class Desk:
         """Asks for a video of a picture, and gives the job's id. Raises: BusyError, and as Service.submit."""
         recipe = Recipe(
             task=FIRST,
-            origin=self.first,
+            origin=self._told(self.first),
             source=name,
             sample=self._contents.get(bytes(picture)),
             output=f"stage1-{seed}.mp4",
@@ -128,7 +132,7 @@ class Desk:
             raise GoneError("the first stage's video was kept for a while, and is removed: make it again")
         recipe = Recipe(
             task=SECOND,
-            origin=self.second,
+            origin=self._told(self.second),
             source=base.recipe.output,
             output=f"stage2-{seed}.mp4",
             seed=seed,

@@ -31,6 +31,7 @@ class Page(gr.Blocks):
     service: Service
     desk: Desk
     cache: Cache
+    show_folders: bool | None = None
 
     def end(self, grace: float = 0.0) -> None:
         """Ends the service, within so many seconds, and removes all files."""
@@ -49,7 +50,7 @@ def build(
     local_files_only: bool = False,
     settings: ServiceSettings | None = None,
     language: str = "en",
-    show_folders: bool = True,
+    show_folders: bool | None = None,
     **loading: Any,
 ) -> Page:
     """The page with the models of both stages, or of the first alone.
@@ -59,7 +60,8 @@ def build(
             stage; with a second one alone the first is the bundled one.
         settings: of the service: its queue, its limits, how long results are kept.
         language: en or zh, for browsers that ask for neither.
-        show_folders: whether a model's folder stands in what is copied; otherwise only its name does.
+        show_folders: whether the folders of models and adapters stand in what is copied; otherwise only their names do.
+            None shows them where this machine alone is listened to.
         loading: as for `i2vgen_ms.load`: device, dtype, cache, memory, lora, lora_scale.
     """
     if first is None and second is None:
@@ -80,11 +82,14 @@ def build(
         if stage.configuration.task != task:
             raise ArgumentError(f"{os.fspath(name)!r} is a model of {stage.configuration.task}, not of {task}")
         stages.append(stage)
-        origins.append(_origin(name, revision, {**loading, **other}, stage, show_folders))
+        origins.append(_origin(name, revision, {**loading, **other}, stage))
     models = Models(
         first=stages[0], second=stages[1] if len(stages) > 1 else None, device=str(stages[0].device), also=("memory",)
     )
-    return of_service(Service([models], settings), *origins, language=language)
+    page = of_service(Service([models], settings), *origins, language=language)
+    page.show_folders = show_folders
+    page.desk.show_folders = bool(show_folders)
+    return page
 
 
 def of_service(
@@ -108,14 +113,9 @@ def of_service(
     return page
 
 
-def _origin(
-    name: str | os.PathLike[str], revision: str | None, loading: dict[str, Any], stage: Any, show_folders: bool
-) -> Origin:
+def _origin(name: str | os.PathLike[str], revision: str | None, loading: dict[str, Any], stage: Any) -> Origin:
     """How a stage was loaded, as far as it decides the video."""
-    model = os.fspath(name)
-    if Path(model).is_dir() and not show_folders:
-        model = Path(model).name
     decides = {key: loading.get(key) for key in ("dtype", "lora", "compile")}
     if decides["lora"] is not None:
         decides["lora_scale"] = loading.get("lora_scale", 1.0)
-    return Origin(model=model, revision=revision, loading={"device": str(stage.device), **decides})
+    return Origin(model=os.fspath(name), revision=revision, loading={"device": str(stage.device), **decides})

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from i2vgen_ms.config.data import BUNDLED
@@ -27,6 +28,11 @@ class Origin:
     def given(self) -> dict[str, Any]:
         """What loading was told."""
         return {name: value for name, value in self.loading.items() if value is not None}
+
+    def without_folders(self) -> Origin:
+        """The same with the names alone of what lies on this machine, which strangers are told."""
+        loading = {name: _name(value) if name == "lora" else value for name, value in self.loading.items()}
+        return replace(self, model=_name(self.model), loading=loading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,11 @@ def script(recipe: Recipe) -> str:
         values = _more({"output": one.output, **text, "seed": one.seed, **one.arguments})
         lines.append(f"{name}({source}{values})")
     return "\n".join(lines) + "\n"
+
+
+def _name(model: Any) -> Any:
+    """The last part of the name of a file or folder; an id of the hub, or None, as it is."""
+    return Path(model).name if model is not None and Path(model).exists() else model
 
 
 def _picture(recipe: Recipe) -> str:

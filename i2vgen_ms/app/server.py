@@ -58,6 +58,8 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
     most = UPLOADS * page.service.settings.limits.picture_bytes
     middleware = [Middleware(Headers), Middleware(Gate, cache=page.cache, limit=most + MEBIBYTE)]
     bound = host or os.environ.get("GRADIO_SERVER_NAME") or LOOPBACK[0]
+    if page.show_folders is None:
+        page.desk.show_folders = bound in LOOPBACK
     if bound in LOOPBACK:
         # Pages of other hosts, whose names were made to point here, are not answered.
         middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=list(LOOPBACK)))

@@ -11,6 +11,7 @@ import pytest
 from i2vgen_ms import demo
 from i2vgen_ms.app import desk as desks
 from i2vgen_ms.app.desk import Desk
+from i2vgen_ms.app.recipe import Origin
 from i2vgen_ms.errors import ArgumentError, BusyError, GoneError, MediaLimitError
 from i2vgen_ms.service import Models, RequestLimits
 from tests.app.conftest import finished
@@ -167,6 +168,17 @@ def test_who_comes_takes_no_place_of_those_that_wait_or_have_videos(
     models.first.go.set()
     assert finished(desk, "waits", waiting[0]) is not None
     assert desk.make("late 2", b"picture", "a.png", 1, {"steps": 1})
+
+
+def test_folders_stand_in_recipes_where_they_may(desk_of: Callable[..., Desk], tmp_path: Path) -> None:
+    desk = desk_of()
+    desk.first = desk.second = Origin(model=str(tmp_path))
+    for shown in (False, True):
+        desk.show_folders = shown
+        told = str(tmp_path) if shown else tmp_path.name
+        one = finished(desk, "page", desk.make("page", b"picture", "a.png", 1, {"steps": 1}))
+        two = finished(desk, "page", desk.refine("page", "a boat", 1, {"steps": 1}))
+        assert [made.recipe.origin.model for made in (one, two) if made is not None] == [told, told]
 
 
 def test_files_go_when_they_are_many_or_old(desk_of: Callable[..., Desk], monkeypatch: pytest.MonkeyPatch) -> None:

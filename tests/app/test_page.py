@@ -30,7 +30,12 @@ folder = Path(sys.argv[1])
 service = Service([both()], ServiceSettings(folder=folder / "service"))
 page = of_service(service, Origin(model="a/b"), Origin(model="c/d"), language="zh", folder=folder / "desk")
 config = page.config
-told = {host: options(page, host, 0) for host in ("127.0.0.1", "0.0.0.0")}
+told, shown = {}, []
+for chosen in (None, True, False):
+    page.show_folders = page.desk.show_folders = chosen
+    for host in ("127.0.0.1", "0.0.0.0"):
+        told[host] = options(page, host, 0)
+        shown.append(page.desk.show_folders)
 around = {host: [one.cls.__name__ for one in each["app_kwargs"]["middleware"]] for host, each in told.items()}
 parts = [one["props"] for one in config["components"]]
 cache = SimpleNamespace(GRADIO_CACHE=str(folder / "cache"))
@@ -52,8 +57,9 @@ answer = {
 cached = [os.environ["GRADIO_TEMP_DIR"], page.cache.folder.parent == page.desk.folder]
 samples = len(list(page.cache.folder.rglob("*.png")))
 page.end()
+after = os.environ.get("GRADIO_TEMP_DIR")
 left = [str(path) for path in folder.glob("*/*") if path.name != ".i2vgen-ms-service-lock"]
-answer |= {"left": left, "cached": cached, "samples": samples, "after": os.environ.get("GRADIO_TEMP_DIR")}
+answer |= {"shown": shown, "left": left, "cached": cached, "samples": samples, "after": after}
 print(json.dumps(answer))
 """
 
@@ -75,6 +81,7 @@ def test_the_page_is_built_and_closed_to_what_it_need_not_do(tmp_path: Path) -> 
     assert {name: page["told"][name] for name in wanted} == wanted
     assert page["uploads"] == [str(tmp_path / "cache" / "a.png"), None, None, None]
     assert page["stylesheets"] == [], "fonts would come from another host"
+    assert page["shown"] == [True, False, True, True, False, False]
     assert page["cached"][1]
     assert page["cached"][0].startswith(str(tmp_path / "desk"))
     assert page["after"] is None

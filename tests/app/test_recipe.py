@@ -97,6 +97,19 @@ def test_the_script_calls_with_every_value(hub: bool) -> None:
     assert given.get("resolve") == ({"revision": "v1"} if hub else None)
 
 
+def test_strangers_are_told_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "adapter.safetensors").touch()
+    loading = {"device": "cpu", "lora": str(tmp_path / "adapter.safetensors"), "lora_scale": 0.5, "dtype": None}
+    for model, told in ((str(tmp_path / "model"), "model"), ("a/b", "a/b")):
+        origin = Origin(model=model, loading=loading).without_folders()
+        assert (origin.model, origin.given) == (
+            told,
+            {"device": "cpu", "lora": "adapter.safetensors", "lora_scale": 0.5},
+        )
+    assert Origin(model="a/b", loading={"lora": None}).without_folders() == Origin(model="a/b", loading={"lora": None})
+
+
 def test_the_bundled_picture_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     program, option, code = shlex.split(command(recipe()).splitlines()[0])
