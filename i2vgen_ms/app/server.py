@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -22,9 +23,11 @@ from i2vgen_ms.app.gate import Gate
 from i2vgen_ms.app.page import Page
 from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.media.limits import MEBIBYTE
+from i2vgen_ms.service import Service
 from i2vgen_ms.service.listening import LOOPBACK
 
 THREADS = 16
+LINGER = 5.0  # seconds, at most, in which the last video can be fetched
 # What is sent may be somewhat larger than what is taken: then it is said in the words of the page instead of gradio's.
 UPLOADS = 4
 # gradio's own scripts are inline and make functions of text; everything comes from the page's own host.
@@ -86,6 +89,17 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
     }
 
 
+def finish(service: Service, grace: float, at_once: threading.Event) -> None:
+    """Takes no more videos, and waits so long for the running one, and for pages to fetch it; not after `at_once`."""
+    service.drain()
+    busy, end = not service.wait(0), time.monotonic() + grace
+    while not service.wait(0) and time.monotonic() < end:
+        if at_once.wait(0.05):
+            return
+    if busy and service.wait(0):
+        at_once.wait(min(LINGER, grace))
+
+
 def launch(
     page: Page,
     host: str | None = None,
@@ -96,12 +110,13 @@ def launch(
 ) -> None:
     """Serves the page and tells `say` its address; from the main thread, where SIGTERM and SIGINT end it.
 
-    grace: seconds that a running video has to end. Raises: ArgumentError where the port cannot be had.
+    grace: seconds that a running video has to end, while its page can still see it; a second signal takes them away.
+    Raises: ArgumentError where the port cannot be had.
     """
-    over = threading.Event()
+    over, at_once = threading.Event(), threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
-        over.set()
+        (at_once if over.is_set() else over).set()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -111,8 +126,9 @@ def launch(
             raise ArgumentError(f"cannot listen on {host or LOOPBACK[0]}, port {port}: {error}") from None
         say(address)
         over.wait()
+        finish(page.service, grace, at_once)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         page.close(verbose=False)
-        page.end(grace)
+        page.end()

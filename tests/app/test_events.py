@@ -15,7 +15,7 @@ import pytest
 pytestmark = pytest.mark.browser  # nothing of a browser in it, but importing gradio takes as long
 ROOT = Path(__file__).resolve().parents[2]
 HANDLERS = """
-import asyncio, inspect, json, sys
+import asyncio, inspect, json, os, signal, sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
 import gradio as gr
@@ -28,6 +28,7 @@ from i2vgen_ms.app.recipe import Origin
 from i2vgen_ms.app.words import words_of
 from i2vgen_ms.service import Models, Service, ServiceSettings
 from tests.app.conftest import VideoStage
+from tests.service.stages import asked
 
 events.POLL = 0.01
 folder = Path(sys.argv[1])
@@ -111,6 +112,35 @@ async def switched():  # while a video is made
 
 desk.session("page").made.clear()
 answer["switched"] = asyncio.run(switched())
+
+from i2vgen_ms.app import server
+
+server.LINGER = 0.3
+over = threading.Event()
+for case, grace, signals in (("waits", 20, 0), ("grace", 0.2, 0), ("second", 20, 1)):
+    ending = Service([models], ServiceSettings(folder=folder / "ending"))
+    job = ending.submit(asked(first={"steps": 12})).id
+    while ending.status(job).state != "running":
+        time.sleep(0.01)
+    begun = time.monotonic()
+    if signals:
+        over.set()
+    server.finish(ending, grace, over)
+    answer[f"ending {case}"] = [ending.status(job).state, time.monotonic() - begun]
+    ending.close()
+ending, seen = Service([models], ServiceSettings(folder=folder / "ending")), []
+job = ending.submit(asked(first={"steps": 12})).id
+while ending.status(job).state != "running":
+    time.sleep(0.01)
+server.options = lambda *_: {}
+launched = SimpleNamespace(
+    service=ending,
+    launch=lambda **_: (None, "http://here", None),
+    close=lambda **_: seen.append(ending.status(job).state),
+    end=ending.close,
+)
+server.launch(launched, "here", 1, grace=20, say=lambda _: os.kill(os.getpid(), signal.SIGTERM))
+answer["closed"] = seen
 service.close()
 desk.close()
 print(json.dumps(answer))
@@ -160,3 +190,12 @@ def test_a_preview_is_sent_once(answers: dict[str, Any]) -> None:
     assert "i2v-empty" in previews[0]
     assert all("i2v-moving" in preview for preview in previews[1:])
     assert answers["previews"][-1] == "", "it goes when the video is there"
+
+
+def test_a_running_video_has_its_time_to_end_and_to_be_fetched(answers: dict[str, Any]) -> None:
+    assert answers["ending waits"][0] == "done"
+    assert 0.6 + 0.3 <= answers["ending waits"][1] < 15
+    assert answers["closed"] == ["done"], "pages can ask until then"
+    for case in ("grace", "second"):
+        state, seconds = answers[f"ending {case}"]
+        assert (state, seconds < 0.6) == ("running", True)
