@@ -72,6 +72,7 @@ class Trainer:
         self.average = Average(self._parameters, settings.ema) if settings.ema else None
         self.step = 0
         self._validated = 0
+        self._meter = Meter()
         if resume and state_file.exists():
             self._restore(state_file)
 
@@ -107,7 +108,7 @@ class Trainer:
             return dict(self.task.validate(self._held_out(sources, 0), self.settings.seed).numbers)
 
     def _run(self, report: Report) -> None:
-        settings, meter = self.settings, Meter()
+        settings = self.settings
         data, phase = None, -1
         clips: Iterator[Batch] = iter(())
         share = self._share()
@@ -121,12 +122,12 @@ class Trainer:
                 phase, clips = now, self._stream(sources.train)
             height = settings.optimiser.learning_rate * settings.phases[now].rate
             self._set_rate(height * rate.factor(settings.rate, inside))
-            meter.add(self._one_step(clips, report))
+            self._meter.add(self._one_step(clips, report))
             self.step += 1
             share = self._share()
             report.step(self.step, share)
             if self.step % settings.log.every == 0 or share >= 1:
-                self._log(report, meter.read())
+                self._log(report)
             due = int(share * settings.validation.times)
             if share < 1 and due > self._validated:
                 self._validate(report, sources, due)
@@ -169,17 +170,28 @@ class Trainer:
         for group in self._optimiser.param_groups:
             group["lr"] = value
 
-    def _log(self, report: Report, values: dict[str, float]) -> None:
-        if not math.isfinite(values["loss"]):
-            raise NonFiniteError(
-                f"training: the loss is {values['loss']} at step {self.step}; lower optimiser.learning_rate, or give "
-                "numerics.train 'bf16' or 'no'; the state that was written last is as it was"
-            )
+    def _log(self, report: Report) -> None:
+        self._must_be_finite()
+        values = self._meter.read()
         values["rate"] = self._optimiser.param_groups[0]["lr"]
         if self.device.type == "cuda":
             values["memory GiB"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         values["minutes"] = self._clock.seconds() / 60
         report.numbers("train", self.step, values)
+
+    def _must_be_finite(self) -> None:
+        """Raises, in all processes alike, when a loss since the last look or a weight is no finite number."""
+        norms = torch._foreach_norm([parameter.detach() for parameter in self._parameters.values()])
+        weights = torch.stack([norm.float().to(self.device) for norm in norms]).norm()
+        loss = torch.as_tensor(self._meter.total("loss"), device=self.device).float()
+        # A sum over the processes is no finite number if it is none in one of them.
+        total, size = self._processes.summed(torch.stack([loss, weights])).tolist()
+        for what, value in (("loss is", total), ("weights' norm is", size)):
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"training: the {what} {value} at step {self.step}; lower optimiser.learning_rate, or give "
+                    "numerics.train 'bf16' or 'no'; the state that was written last is as it was"
+                )
 
     def _validate(self, report: Report, sources: assembly.Sources, due: int) -> None:
         self._validated = due
@@ -239,7 +251,11 @@ class Trainer:
         return target
 
     def save(self) -> None:
-        """Writes the run's state into its folder."""
+        """Writes the run's state into its folder.
+
+        Raises: NonFiniteError, and leaves the state that is there, when it would be one that nothing can go on from.
+        """
+        self._must_be_finite()
         numbers = {
             "step": self.step,
             "seconds": self._clock.seconds(),

@@ -22,6 +22,10 @@ class Meter:
             self._sums[name] = self._sums.get(name, 0) + value.detach()
             self._counts[name] = self._counts.get(name, 0) + 1
 
+    def total(self, name: str) -> Tensor | float:
+        """The sum of one number since the last look, still on the device; it does not count as a look."""
+        return self._sums.get(name, 0.0)
+
     def read(self) -> dict[str, float]:
         """The means and the `steps a second` since the last look; waits for the device, and begins anew."""
         names = list(self._sums)

@@ -83,6 +83,13 @@ class Processes:
 
         return float(broadcast(torch.tensor(value, dtype=torch.float64, device=self.device)))
 
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum of the processes' values, in all of them."""
+        if self.count == 1:
+            return values
+        total: Tensor = self._accelerator.reduce(values, reduction="sum")
+        return total
+
     def wait(self) -> None:
         """Until all processes are here."""
         self._accelerator.wait_for_everyone()
