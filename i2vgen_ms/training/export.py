@@ -25,6 +25,8 @@ from i2vgen_ms.weights import architecture, safetensors_files
 from i2vgen_ms.weights.checkpoint import OWN_FORMAT
 from i2vgen_ms.weights.verified import is_finite
 
+_UNFINISHED, _OLD = ".partial", ".old"  # how the names of folders end that are on their way in, and out
+
 
 def write(folder: Path, configuration: Configuration, networks: Mapping[str, nn.Module], dtype: torch.dtype) -> None:
     """Writes configuration.json and a file for each of the networks, by their names, into `folder`.
@@ -65,18 +67,37 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def replaced(target: Path) -> Iterator[Path]:
     """A new folder beside `target` that takes its place when the block ends well, and is removed otherwise.
 
-    Raises: OutputError when it cannot be written.
+    Raises: OutputError when it cannot be written; what was there is there again.
     """
-    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
-    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}.old")
+    unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_UNFINISHED}")
+    old = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_OLD}")
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
         with contextlib.suppress(FileNotFoundError):
             os.replace(target, old)
-        os.replace(unfinished, target)
+        try:
+            os.replace(unfinished, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(target: Path) -> None:
+    """Ends what a kill within `replaced` left: what was at `target` is there again, and nothing else is beside it.
+
+    Raises: OSError.
+    """
+    for old in target.parent.glob(f".{target.name}.*{_OLD}"):
+        if target.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, target)
+    for unfinished in target.parent.glob(f".{target.name}.*{_UNFINISHED}"):
+        shutil.rmtree(unfinished)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from i2vgen_ms.errors import ConfigurationError, NonFiniteError, OutputError
+from i2vgen_ms.errors import NonFiniteError, OutputError
 from i2vgen_ms.training import assembly, export, rate, state
 from i2vgen_ms.training.course import Course
 from i2vgen_ms.training.data.batch import Batch, Plan, Source
 from i2vgen_ms.training.data.stream import batches
 from i2vgen_ms.training.ema import Average
+from i2vgen_ms.training.folder import STATE, begin, goes_on, made
 from i2vgen_ms.training.meter import Meter
 from i2vgen_ms.training.processes import Processes
 from i2vgen_ms.training.randomness import Draws, derive
 from i2vgen_ms.training.report import Report
-from i2vgen_ms.training.settings import DenoisingSettings, Settings
-
-STATE, SETTINGS = "state.safetensors", "settings.json"
-# What may change when a run goes on: how long it is, and what it tells.
-_FREE = ("output", "length", "log", "validation", "state", "export", "checkpointing", "data", "batch")
+from i2vgen_ms.training.settings import Settings
 
 
 class Trainer:
@@ -58,7 +54,7 @@ class Trainer:
     ) -> None:
         self._clock = rate.Clock()
         self.settings, self.folder = settings, Path(settings.output)
-        self._given, self._progress = source, progress
+        self._given, self._progress, self._resumes = source, progress, resume
         state_file = self.folder / STATE
         if not resume and state_file.exists():
             raise OutputError(f"{self.folder} holds a run already; go on with resume, or give another output")
@@ -90,12 +86,13 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._processes.numerics())
             if self._processes.is_main:
-                self._begin()
+                begin(self.folder, settings, self.step if self._resumes else None)
             report = stack.enter_context(
                 Report(
                     self.folder if self._processes.is_main else None,
                     tensorboard=settings.log.tensorboard,
                     bar=self._progress,
+                    after=self.step if self._resumes else None,
                 )
             )
             self._run(report)
@@ -172,6 +169,7 @@ class Trainer:
 
     def _log(self, report: Report) -> None:
         self._must_be_finite()
+        report.write_down(self._processes.gathered(report.unwritten()))
         values = self._meter.read()
         values["rate"] = self._optimiser.param_groups[0]["lr"]
         if self.device.type == "cuda":
@@ -217,19 +215,11 @@ class Trainer:
     def _prepare_data(self, sources: assembly.Sources, report: Report) -> None:
         rank, count = self._processes.rank, self._processes.count
         lost = assembly.fill_cache(sources.train, self._course.kinds(), self.task, rank=rank, ranks=count)
-        report.skipped([*sources.skipped, *lost])
+        # The whole list was looked into by every process; what the cache lacks was shared out among them.
+        report.skipped([*sources.skipped, *lost] if self._processes.is_main else lost)
         if self.settings.validation.times:
             self._held_out_plan(sources, 0)  # so that clips that are too short are found out now
         self._processes.wait()
-
-    def _begin(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            unfinished = self.folder / f".{SETTINGS}.{os.getpid()}"
-            export.write_json(unfinished, self.settings.to_json())
-            os.replace(unfinished, self.folder / SETTINGS)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be written: {error.strerror or error}") from error
 
     def _finish(self, report: Report) -> Path:
         settings = self.settings
@@ -238,8 +228,7 @@ class Trainer:
         sources = self._sources(settings.data)
         if settings.validation.times:
             self._validate(report, sources, settings.validation.times)
-        is_adapter = isinstance(settings, DenoisingSettings) and settings.lora is not None
-        target = self.folder / ("lora" if is_adapter else "model")
+        target = made(self.folder, settings)
         if self._processes.is_main:
             with export.replaced(target) as folder, self.task.evaluation(self.average):
                 self.task.export(
@@ -269,14 +258,8 @@ class Trainer:
         self._processes.wait()
 
     def _restore(self, path: Path) -> None:
+        goes_on(self.folder, self.settings)
         numbers = state.numbers_of(path)
-        before, now = numbers["settings"], self.settings.to_json()
-        changed = [key for key in now if key not in _FREE and before.get(key) != now[key]]
-        if changed:
-            raise ConfigurationError(
-                f"settings: {', '.join(changed)}: changed since the run in {self.folder} began; give what it began "
-                "with, or another output"
-            )
         state.restore(path, self._parameters, self.average, self._optimiser)
         self.step, self._validated = int(numbers["step"]), int(numbers["validated"])
         self._clock.before = float(numbers["seconds"])

@@ -90,6 +90,15 @@ class Processes:
         total: Tensor = self._accelerator.reduce(values, reduction="sum")
         return total
 
+    def gathered(self, items: list[Any]) -> list[Any]:
+        """What all processes have, in all of them."""
+        if self.count == 1:
+            return items
+        from accelerate.utils import gather_object
+
+        everybody: list[Any] = gather_object(items)
+        return everybody
+
     def wait(self) -> None:
         """Until all processes are here."""
         self._accelerator.wait_for_everyone()

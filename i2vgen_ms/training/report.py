@@ -36,12 +36,14 @@ class Report:
     Args:
         folder: of the run; None writes nothing and shows nothing.
         tensorboard: whether events are written too. bar: whether a bar is shown; None: if standard error is a terminal.
+        after: the step that a run goes on from; events of those behind it count no more.
     Raises: ConfigurationError when TensorBoard is wanted and not there.
     """
 
-    def __init__(self, folder: Path | None, *, tensorboard: bool, bar: bool | None) -> None:
+    def __init__(self, folder: Path | None, *, tensorboard: bool, bar: bool | None, after: int | None = None) -> None:
         self._folder = folder
-        self._writer = _tensorboard(folder / EVENTS) if folder is not None and tensorboard else None
+        self._unwritten: list[tuple[str, str]] = []
+        self._writer = _tensorboard(folder / EVENTS, after) if folder is not None and tensorboard else None
         wanted = sys.stderr.isatty() if bar is None else bar
         self._bar: Any = None
         if wanted and folder is not None:
@@ -79,12 +81,25 @@ class Report:
             self._bar.set_postfix({name: f"{value:.4g}" for name, value in list(values.items())[:3]}, refresh=False)
 
     def skipped(self, files: Iterable[tuple[str, str]]) -> None:
-        """Warns of files that cannot be read, and writes them down."""
+        """Warns of files that cannot be read, and writes them down, or keeps them for `unwritten`."""
+        files = list(files)
         for path, reason in files:
             warnings.warn(f"{path} is left out: {reason}", DataWarning, stacklevel=2)
-            if self._folder is not None:
-                with (self._folder / SKIPPED).open("a", encoding="utf-8") as file:
-                    file.write(json.dumps({"path": path, "reason": reason}) + "\n")
+        if self._folder is None:
+            self._unwritten += files
+        else:
+            self.write_down(files)
+
+    def unwritten(self) -> list[tuple[str, str]]:
+        """The files that this process, which writes none, found since it was asked last."""
+        found, self._unwritten = self._unwritten, []
+        return found
+
+    def write_down(self, files: Iterable[tuple[str, str]]) -> None:
+        """Notes files that cannot be read, of which was warned already."""
+        if self._folder is not None:
+            with (self._folder / SKIPPED).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps({"path": path, "reason": reason}) + "\n" for path, reason in files)
 
     def videos(self, step: int, columns: Mapping[str, Tensor], fps: float) -> Path | None:
         """Writes clips `b f h w c` beside each other, a row for each b, a column for each name; returns the file."""
@@ -105,11 +120,11 @@ def sheet(columns: list[Tensor]) -> Tensor:
     return rearrange(padded, "n b f h w c -> f (b h) (n w) c")
 
 
-def _tensorboard(folder: Path) -> Any:
+def _tensorboard(folder: Path, after: int | None) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigurationError(
             f"log.tensorboard needs the package tensorboard ({error}); install i2vgen_ms[train], or give false"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=None if after is None else after + 1)

@@ -11,7 +11,7 @@ from i2vgen_ms.errors import NonFiniteError
 from i2vgen_ms.training import Trainer, state
 from i2vgen_ms.training.data.batch import Batch
 from i2vgen_ms.training.data.world import WorldSource
-from i2vgen_ms.training.loop import STATE
+from i2vgen_ms.training.folder import STATE
 from i2vgen_ms.weights.checkpoint import open_checkpoint
 from tests.training import small
 
