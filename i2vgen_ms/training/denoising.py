@@ -77,9 +77,8 @@ class Denoising(Task):
         self._is_second = isinstance(configuration, VideoToVideoConfiguration)
         if self._wanted.degrading is not None and not self._is_second:
             raise ConfigurationError("settings: objective.degrading: only video-to-video starts from a clip; give null")
-        for kept in ("cache", "pool"):
-            if self._wanted.degrading is not None and getattr(settings.data, kept, None) is not None:
-                raise ConfigurationError(f"settings: data.{kept}: clips are spoilt as pixels, not latents; give null")
+        if self._wanted.degrading is not None:
+            _expect_pixels(settings)
         self._extra = int(getattr(networks.st_unet, "extra_channels", 0))
         self._first_frame: str = "unused"
         if isinstance(configuration, ImageToVideoConfiguration):
@@ -119,7 +118,9 @@ class Denoising(Task):
 
     def _prepared(self, batch: Batch, draws: Draws) -> Prepared:
         spoilt = spoilt_pixels = None
-        if self._wanted.degrading is not None and batch.pixels is not None:
+        if self._wanted.degrading is not None:
+            if batch.pixels is None:
+                raise ConfigurationError("objective.degrading spoils pixels, and the source of clips gave latents")
             with torch.no_grad():
                 spoilt_pixels = degrade(
                     batch.pixels, self._wanted.degrading, draws, autoencode=self._through_the_autoencoder
@@ -259,6 +260,16 @@ class Denoising(Task):
         else:
             networks = vars(self._networks)
             export.write(folder, self._configuration, networks, dtype)
+
+
+def _expect_pixels(settings: DenoisingSettings) -> None:
+    own = ((f"phases.{number}.data", phase.data) for number, phase in enumerate(settings.phases))
+    for where, data in (("data", settings.data), *own):
+        for kept in ("cache", "pool"):
+            if getattr(data, kept, None) is not None:
+                raise ConfigurationError(
+                    f"settings: {where}.{kept}: clips are spoilt as pixels, not latents; give null"
+                )
 
 
 def encoder_pictures(first: Tensor, encoder: Any, configuration: Any) -> Tensor:

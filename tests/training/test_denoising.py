@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,16 @@ def test_spoilt_clips_are_shown_in_their_shares(second) -> None:
     odd = states(1.0, 0.0, factors=[3.0], autoencoded=1.0)  # sides that the autoencoder cannot halve are padded
     assert torch.isfinite(odd).all()
     assert not torch.equal(odd, all_spoilt)
+
+
+def test_clips_that_are_kept_as_latents_cannot_be_spoilt(second, tmp_path) -> None:
+    data = small.settings("small-video-to-video", second, tmp_path).to_json()["data"] | {"pool": 4}
+    phases = [{"share": 0.5, "rate": 1.0, "data": None}, {"share": 0.5, "rate": 1.0, "data": data}]
+    with pytest.raises(ConfigurationError, match=r"settings: phases\.1\.data\.pool: clips are spoilt as pixels"):
+        Trainer(small.settings("small-video-to-video", second, tmp_path, phases=phases), device="cpu")
+    made = replace(batch(), pixels=None, moments=(torch.zeros(4, 3, 2, 4, 4),) * 2)
+    with pytest.raises(ConfigurationError, match=r"objective\.degrading spoils pixels, and .* gave latents"):
+        asked(second, "small-video-to-video", made=made)
 
 
 def test_the_loss_of_a_network_that_says_nothing_is_the_size_of_the_answer(first) -> None:
