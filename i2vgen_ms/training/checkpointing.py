@@ -35,6 +35,19 @@ def apply(network: nn.Module, kind: str) -> None:
             _offloaded(block)
 
 
+def expect_even(kind: str, *, processes: int, uneven: bool) -> None:
+    """Raises: ConfigurationError where `fairscale` fails: on several processes, some of whose steps are uneven.
+
+    Its backward pass within the backward pass tells the exchange of gradients a second time that they are there, which
+    it refuses once it looks for parameters that a step leaves out.
+    """
+    if kind == "fairscale" and processes > 1 and uneven:
+        raise ConfigurationError(
+            "settings: checkpointing: 'fairscale' cannot be used by several processes whose steps of single pictures "
+            "leave out parameters; give checkpointing 'torch', or clips.pictures_every 0"
+        )
+
+
 def _again(forward: Any, *arguments: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*arguments, **named)

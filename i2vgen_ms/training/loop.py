@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from i2vgen_ms.errors import NonFiniteError, OutputError
-from i2vgen_ms.training import assembly, export, rate, state
+from i2vgen_ms.training import assembly, checkpointing, export, rate, state
 from i2vgen_ms.training.course import Course
 from i2vgen_ms.training.data.batch import Batch, Plan, Source
 from i2vgen_ms.training.data.stream import batches
@@ -58,7 +58,9 @@ class Trainer:
         state_file = self.folder / STATE
         if not resume and state_file.exists():
             raise OutputError(f"{self.folder} holds a run already; go on with resume, or give another output")
-        self._processes = Processes(settings.numerics, device, uneven=settings.clips.pictures_every > 0)
+        uneven = settings.clips.pictures_every > 0
+        self._processes = Processes(settings.numerics, device, uneven=uneven)
+        checkpointing.expect_even(settings.checkpointing, processes=self._processes.count, uneven=uneven)
         self.device = self._processes.device
         self._course = Course(settings, rank=self._processes.rank, processes=self._processes.count)
         self.task = assembly.task(settings, self.device)

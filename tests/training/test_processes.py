@@ -14,6 +14,7 @@ import torch
 
 from i2vgen_ms.errors import ConfigurationError
 from i2vgen_ms.training import Trainer, checkpointing
+from i2vgen_ms.training.processes import Processes
 from i2vgen_ms.weights.checkpoint import open_checkpoint
 from tests.training import small
 
@@ -88,6 +89,20 @@ def test_blocks_that_are_computed_again_give_the_same_gradients(first, tmp_path,
         made[name] = weights(trainer.train())
         assert len(calls) == (2 if name == "none" else 4), "forward, and once more on the way back"
     assert distance(made[kind], made["none"], weights(first)) < 1e-5
+
+
+def test_fairscale_on_several_processes_with_pictures_is_refused(first, tmp_path, monkeypatch) -> None:
+    class Two(Processes):
+        def __init__(self, *given, **named) -> None:
+            super().__init__(*given, **named)
+            self.count = 2
+
+    monkeypatch.setattr("i2vgen_ms.training.loop.Processes", Two)
+    clips = {"frames": [2], "fps": [8], "sizes": [[32, 16]], "pictures_every": 8}
+    settings = small.settings("small-image-to-video", first, tmp_path, checkpointing="fairscale", clips=clips)
+    with pytest.raises(ConfigurationError, match=r"give checkpointing 'torch', or clips\.pictures_every 0"):
+        Trainer(settings, device="cpu")
+    Trainer(settings.replace("checkpointing", "torch"), device="cpu")
 
 
 def test_a_network_that_does_not_say_what_its_blocks_are(first) -> None:
