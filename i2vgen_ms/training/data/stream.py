@@ -33,6 +33,7 @@ def _ahead(source: Source, prepared: Iterable[Any], device: torch.device) -> Ite
     Copies to the device wait for what the same stream did before; on the training's own stream that would be a step.
     """
     stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # where the source was filled
     waiting = iter(prepared)
 
     def make() -> Batch | None:
