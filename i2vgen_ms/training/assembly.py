@@ -153,6 +153,11 @@ def _model(reference: str, settings: Settings, device: torch.device) -> tuple[Co
 def _denoising(
     settings: DenoisingSettings, configuration: Configuration, build: Build, device: torch.device
 ) -> Denoising:
+    if settings.lora is not None and settings.weights.st_unet == networks.RANDOM:
+        raise ConfigurationError(
+            "settings: lora: adapters are trained beside a network that stays as it is, and weights.st_unet is "
+            "'random'; give weights.st_unet 'model' (--set weights.st_unet=model), or a folder"
+        )
     network = build("st_unet")
     if settings.lora is None:
         train([network])

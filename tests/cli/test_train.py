@@ -59,10 +59,12 @@ def test_without_options_the_settings_are_as_they_are_shipped(recorded) -> None:
 
 def test_options_change_the_settings(recorded, tmp_path) -> None:
     words = ["--set", "optimiser.learning_rate=0.5", "--set", "output=here", "--set", "clips.sizes=[[64, 32]]"]
+    words += ["--set", "weights.st_unet=model"]
     assert run("small-image-to-video", *words, "--data", "videos", "--lora", "--resume", "--device", "cpu") == 0
     ((settings, given),) = recorded
     assert settings.optimiser.learning_rate == 0.5
     assert settings.output == "here"
+    assert settings.weights.st_unet == "model"
     assert settings.clips.sizes == [[64, 32]]
     files = {"kind": "files", "path": "videos", "workers": 10, "cache": None, "held_out": 1}
     assert settings.data.model_dump() == files

@@ -152,3 +152,10 @@ def test_a_run_of_adapters_goes_on_after_it_was_stopped(model, trained, tmp_path
     resumed = Trainer(longer, device="cpu", resume=True, progress=False).train()
     whole = Trainer(longer.replace("output", str(tmp_path / "whole")), device="cpu", progress=False).train()
     assert (resumed / adapters.WEIGHTS).read_bytes() == (whole / adapters.WEIGHTS).read_bytes()
+
+
+def test_adapters_of_a_network_that_knows_nothing_are_refused(model, tmp_path) -> None:
+    weights = {"encoder": "model", "st_unet": "random", "autoencoder": "model"}
+    settings = small.settings("small-image-to-video", model, tmp_path, lora=LORA, weights=weights)
+    with pytest.raises(ConfigurationError, match=r"lora: .* is 'random'; give weights\.st_unet 'model'"):
+        Trainer(settings, device="cpu")
