@@ -44,7 +44,10 @@ class VideoInfo:
 
 
 class Video:
-    """An open video: `info` is there at once, iterating decodes frame by frame (once)."""
+    """An open video: `info` is there at once, iterating decodes frame by frame (once).
+
+    is_key: whether the frame that was decoded last needs none before it.
+    """
 
     def __init__(self, container: Any, file: BinaryIO, name: str, limits: Limits, threads: int) -> None:
         self._container, self._file, self.name, self._limits = container, file, name, limits
@@ -60,10 +63,12 @@ class Video:
         # A frame inside may announce another size than the file does: the decoder refuses it before it takes memory.
         context.options = {"max_pixels": str(limits.max_video_pixels)}
         self._times: list[Fraction | None] = []
+        self.is_key = False
         self._frames = self._decode()
         self._first = next(self._frames, None)
         if self._first is None:
             raise UnreadableMediaError(f"{name} holds no frame that can be decoded")
+        self._begin = self._times[0]
         self.info = VideoInfo(
             width=self._first.shape[1],
             height=self._first.shape[0],
@@ -78,6 +83,28 @@ class Video:
             first, self._first = self._first, None
             yield first
         yield from self._frames
+
+    @property
+    def time(self) -> Fraction | None:
+        """When the frame that was decoded last is shown, in seconds after the first one; None if it does not say."""
+        shown = self._times[-1] if self._times else None
+        return None if shown is None or self._begin is None else shown - self._begin
+
+    def jump(self, seconds: Fraction) -> bool:
+        """Goes on decoding at a key frame, as a rule the last one up to so many seconds after the first frame.
+
+        Which frame comes next is seen by `time`; what is shown before the next one that `is_key` may be damaged.
+        Returns whether the file can be jumped in; if not, nothing can be decoded afterwards.
+        """
+        if self._begin is None or self._container.format.name == "gif":  # whose frames are changes of those before
+            return False
+        try:
+            place = int((self._begin + seconds) / self._stream.time_base)
+            self._container.seek(place, stream=self._stream, backward=True)
+        except Exception:  # what FFmpeg says of files that have no index
+            return False
+        self._first, self._times, self._frames = None, [], self._decode()
+        return True
 
     def left_out(self, taken: int) -> int | None:
         """How many frames there are after the first `taken`, without decoding them; None when that takes too long
@@ -161,6 +188,7 @@ class Video:
                     )
                 shape = pixels.shape
                 self._times.append(None if frame.pts is None else frame.pts * frame.time_base)
+                self.is_key = bool(frame.key_frame)
                 spent += time.monotonic() - begun
                 yield pixels
                 begun = time.monotonic()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from i2vgen_ms.config.schema import Configuration
-from i2vgen_ms.errors import ConfigurationError, UnreadableMediaError
+from i2vgen_ms.errors import ConfigurationError, MediaError
 from i2vgen_ms.training import checkpointing, lora, networks
 from i2vgen_ms.training.autoencoder import AutoencoderTraining
 from i2vgen_ms.training.contrastive import IMAGE, TEXT, EncodersTraining, Towers
@@ -123,7 +123,7 @@ def fill_cache(source: Source, specs: Sequence[Spec], task: Task, *, rank: int, 
         if not source.cache.path(item, spec).exists():
             try:
                 pixels = torch.from_numpy(source.pixels(index, spec))
-            except UnreadableMediaError as error:
+            except MediaError as error:
                 skipped.append((item.entry.path, str(error)))
             else:
                 source.cache.store(item, spec, pixels, task.moments)

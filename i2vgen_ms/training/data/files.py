@@ -21,10 +21,10 @@ from i2vgen_ms.errors import ConfigurationError, MediaError, UnreadableMediaErro
 from i2vgen_ms.media.fit import fit_clip
 from i2vgen_ms.media.frames import to_pixels, to_uint8
 from i2vgen_ms.media.picture import read_picture
-from i2vgen_ms.media.video import open_video
 from i2vgen_ms.training.data.batch import Batch, Plan, Spec, rates
 from i2vgen_ms.training.data.buckets import Buckets, Size, nearest_size
 from i2vgen_ms.training.data.cache import LatentCache, Stored
+from i2vgen_ms.training.data.cut import cut
 from i2vgen_ms.training.data.listing import LOCAL, Item, entries, look
 from i2vgen_ms.training.randomness import derive
 
@@ -120,7 +120,7 @@ class FileSource:
         if not item.is_video:
             frames = read_picture(item.entry.path, limits=LOCAL)[None]
         else:
-            frames = _cut(item, spec, item.entry.start if start is None else start)
+            frames = cut(item, spec, item.entry.start if start is None else start)
         return to_uint8(fit_clip(frames, "crop", width=spec.width, height=spec.height)[0])
 
     def specs(self, spec: Spec) -> list[tuple[int, Spec]]:
@@ -201,20 +201,3 @@ def open_files(
         )
     make = partial(FileSource, sizes=sizes, seed=seed, workers=workers)
     return make(trained, cache=cache), make(kept or trained, at_random=False), skipped
-
-
-def _cut(item: Item, spec: Spec, start: float) -> np.ndarray:
-    """The frames nearest to `start`, `start + 1/fps`, ... seconds, uint8 `f h w 3`."""
-    assert item.fps is not None
-    wanted = [round((start + frame / spec.fps) * item.fps) for frame in range(spec.frames)]
-    frames: dict[int, np.ndarray] = {}
-    with open_video(item.entry.path, limits=LOCAL, threads=1) as video:
-        for number, frame in enumerate(video):
-            if number in wanted:
-                frames[number] = frame
-            if number >= wanted[-1]:
-                break
-    missing = [number for number in wanted if number not in frames]
-    if missing:
-        raise UnreadableMediaError(f"{item.entry.path!r} ends before its frame {missing[0]}, which it announces")
-    return np.stack([frames[number] for number in wanted])

@@ -24,7 +24,8 @@ from i2vgen_ms.media.video import open_video
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif")
 COLUMNS = ("path", "caption", "start", "end")
-LOCAL = Limits(urls="none")
+# The user's own files, of which parts are taken: neither their length nor a busy machine may choose among them.
+LOCAL = Limits(urls="none", max_video_bytes=1 << 60, decode_seconds=math.inf)
 _MAX_LINE = 1_000_000
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)
 

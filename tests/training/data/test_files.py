@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms.errors import ConfigurationError, I2VGenError, UnreadableMediaError
+from i2vgen_ms.errors import ConfigurationError, I2VGenError, MediaLimitError, UnreadableMediaError
 from i2vgen_ms.media.frames import to_uint8
 from i2vgen_ms.training import Trainer
 from i2vgen_ms.training.data.batch import Spec
@@ -245,6 +245,24 @@ def test_a_run_on_kept_latents_decodes_nothing_after_its_beginning(
     again.train()
     assert sorted((tmp_path / "cache").iterdir()) == kept
     assert [entry["loss"] for entry in small.log(tmp_path / "again")] == losses
+
+
+@pytest.mark.filterwarnings("ignore::i2vgen_ms.training.report.DataWarning")
+def test_a_file_that_is_too_large_to_be_kept_is_left_out(
+    folder: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = FileSource.pixels
+
+    def limited(self, index: int, *given) -> np.ndarray:
+        if self.items[index].entry.path.endswith("b.mkv"):
+            raise MediaLimitError("more than is read")
+        return pixels(self, index, *given)
+
+    monkeypatch.setattr(FileSource, "pixels", limited)
+    settings = run_settings(folder, first, tmp_path / "run", cache=str(tmp_path / "cache"), held_out=0)
+    Trainer(settings.replace("validation.times", 0), device="cpu", progress=False).train()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert {"path": str(folder / "b.mkv"), "reason": "more than is read"} in lines
 
 
 def test_latents_cannot_be_kept_for_other_tasks(folder: Path, first: Path, tmp_path: Path) -> None:
