@@ -117,7 +117,8 @@ def fill_cache(source: Source, specs: Sequence[Spec], task: Task, *, rank: int, 
     if not isinstance(source, FileSource) or source.cache is None or not isinstance(task, Denoising):
         return []
     skipped = []
-    wanted = [place for spec in specs for place in source.specs(spec)]
+    # A file has one size, whichever of them the kinds are given in.
+    wanted = list(dict.fromkeys(place for spec in specs for place in source.specs(spec)))
     for index, spec in wanted[rank::ranks]:
         item = source.items[index]
         if not source.cache.path(item, spec).exists():

@@ -46,10 +46,12 @@ class Course:
                 yield source.plan(number * slots + self.slot(turn), batch.pictures if spec.still else batch.clips, spec)
 
     def kinds(self) -> list[Spec]:
-        """Every kind of clip that occurs, in the first of the sizes."""
+        """Every kind of clip that occurs, in every size."""
         clips = self._settings.clips
-        width, height = clips.sizes[0]
-        kinds = [Spec(frames, width, height, fps) for frames in clips.frames for fps in clips.fps]
-        if clips.pictures_every:
-            kinds += [Spec(1, width, height, fps, still=True) for fps in clips.fps]
-        return kinds
+        frames = [(count, False) for count in clips.frames] + ([(1, True)] if clips.pictures_every else [])
+        return [
+            Spec(count, width, height, fps, still)
+            for count, still in frames
+            for fps in clips.fps
+            for width, height in clips.sizes
+        ]

@@ -27,6 +27,7 @@ from i2vgen_ms.media.frames import to_pixels
 from i2vgen_ms.pipelines.conditions import first_frame_input
 from i2vgen_ms.pipelines.padding import pad_pixels
 from i2vgen_ms.pipelines.sampling import sample, schedule_of
+from i2vgen_ms.runtime.sizes import latent_size
 from i2vgen_ms.training import export, lora
 from i2vgen_ms.training.data.batch import Batch
 from i2vgen_ms.training.data.degrade import degrade
@@ -79,6 +80,7 @@ class Denoising(Task):
             raise ConfigurationError("settings: objective.degrading: only video-to-video starts from a clip; give null")
         if self._wanted.degrading is not None:
             _expect_pixels(settings)
+        _expect_sizes(settings, networks)
         self._extra = int(getattr(networks.st_unet, "extra_channels", 0))
         self._first_frame: str = "unused"
         if isinstance(configuration, ImageToVideoConfiguration):
@@ -270,6 +272,17 @@ def _expect_pixels(settings: DenoisingSettings) -> None:
                 raise ConfigurationError(
                     f"settings: {where}.{kept}: clips are spoilt as pixels, not latents; give null"
                 )
+
+
+def _expect_sizes(settings: DenoisingSettings, networks: Networks) -> None:
+    factor = networks.autoencoder.factor
+    for width, height in settings.clips.sizes:
+        rows, columns = latent_size(networks.st_unet, height=height, width=width, factor=factor)
+        if (columns * factor, rows * factor) != (width, height):
+            raise ConfigurationError(
+                f"settings: clips.sizes: the network takes no clips of {width}x{height}; the next size that it takes "
+                f"is {columns * factor}x{rows * factor}"
+            )
 
 
 def encoder_pictures(first: Tensor, encoder: Any, configuration: Any) -> Tensor:

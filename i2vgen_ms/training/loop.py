@@ -19,11 +19,13 @@ from torch import Tensor
 
 from i2vgen_ms.errors import NonFiniteError, OutputError
 from i2vgen_ms.training import assembly, checkpointing, export, rate, state
+from i2vgen_ms.training.assembly import Sources
 from i2vgen_ms.training.course import Course
-from i2vgen_ms.training.data.batch import Batch, Plan, Source
+from i2vgen_ms.training.data.batch import Batch, Source
 from i2vgen_ms.training.data.stream import batches
 from i2vgen_ms.training.ema import Average
 from i2vgen_ms.training.folder import STATE, begin, goes_on, made
+from i2vgen_ms.training.material import Material
 from i2vgen_ms.training.meter import Meter
 from i2vgen_ms.training.processes import Processes
 from i2vgen_ms.training.randomness import Draws, derive
@@ -54,7 +56,7 @@ class Trainer:
     ) -> None:
         self._clock = rate.Clock()
         self.settings, self.folder = settings, Path(settings.output)
-        self._given, self._progress, self._resumes = source, progress, resume
+        self._progress, self._resumes = progress, resume
         state_file = self.folder / STATE
         if not resume and state_file.exists():
             raise OutputError(f"{self.folder} holds a run already; go on with resume, or give another output")
@@ -64,6 +66,7 @@ class Trainer:
         self.device = self._processes.device
         self._course = Course(settings, rank=self._processes.rank, processes=self._processes.count)
         self.task = assembly.task(settings, self.device)
+        self._material = Material(settings, self._course, self.task, source)
         self._parameters = self.task.parameters()
         self._optimiser = _optimiser(settings, self._parameters.values(), self.device)
         self.network, self._stepper = self._processes.prepare(self.task.network, self._optimiser)
@@ -87,6 +90,7 @@ class Trainer:
         settings = self.settings
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._processes.numerics())
+            self._material.expect()
             if self._processes.is_main:
                 begin(self.folder, settings, self.step if self._resumes else None)
             report = stack.enter_context(
@@ -102,9 +106,9 @@ class Trainer:
 
     def evaluate(self) -> dict[str, float]:
         """The numbers of a validation of the network as it is now."""
-        sources = self._sources(self.settings.data)
+        sources = self._material.sources(self.settings.data)
         with self._processes.numerics(), self.task.evaluation(self.average):
-            return dict(self.task.validate(self._held_out(sources, 0), self.settings.seed).numbers)
+            return dict(self.task.validate(self._material.held_out(sources, 0), self.settings.seed).numbers)
 
     def _run(self, report: Report) -> None:
         settings = self.settings
@@ -115,7 +119,7 @@ class Trainer:
             now, inside = rate.phase_at(settings.phases, share)
             wanted = settings.phases[now].data or settings.data
             if wanted != data:
-                data, sources = wanted, self._sources(wanted)
+                data, sources = wanted, self._material.sources(wanted)
                 self._prepare_data(sources, report)
             if now != phase:
                 phase, clips = now, self._stream(sources.train)
@@ -193,41 +197,26 @@ class Trainer:
                     "numerics.train 'bf16' or 'no'; the state that was written last is as it was"
                 )
 
-    def _validate(self, report: Report, sources: assembly.Sources, due: int) -> None:
+    def _validate(self, report: Report, sources: Sources, due: int) -> None:
         self._validated = due
         if self._processes.is_main:
             with self.task.evaluation(self.average):
-                shown = self.task.validate(self._held_out(sources, 0), self.settings.seed)
+                shown = self.task.validate(self._material.held_out(sources, 0), self.settings.seed)
             report.numbers("validation", self.step, shown.numbers)
             report.videos(self.step, shown.columns, self.settings.clips.fps[0])
         self._processes.wait()
 
-    def _held_out(self, sources: assembly.Sources, number: int) -> Batch:
-        plan = self._held_out_plan(sources, number)
-        return sources.held_out.finish(sources.held_out.prepare(plan), self.device)
-
-    def _held_out_plan(self, sources: assembly.Sources, number: int) -> Plan:
-        return sources.held_out.plan(number, self.settings.validation.clips, self._course.kinds()[0])
-
-    def _sources(self, data: Any) -> assembly.Sources:
-        if self._given is not None:
-            return assembly.Sources(self._given, self._given)
-        return assembly.sources(self.settings, data, self.task)
-
-    def _prepare_data(self, sources: assembly.Sources, report: Report) -> None:
-        rank, count = self._processes.rank, self._processes.count
-        lost = assembly.fill_cache(sources.train, self._course.kinds(), self.task, rank=rank, ranks=count)
+    def _prepare_data(self, sources: Sources, report: Report) -> None:
+        lost = self._material.prepare(sources, rank=self._processes.rank, ranks=self._processes.count)
         # The whole list was looked into by every process; what the cache lacks was shared out among them.
         report.skipped([*sources.skipped, *lost] if self._processes.is_main else lost)
-        if self.settings.validation.times:
-            self._held_out_plan(sources, 0)  # so that clips that are too short are found out now
         self._processes.wait()
 
     def _finish(self, report: Report) -> Path:
         settings = self.settings
         if settings.state.every:
             self.save()
-        sources = self._sources(settings.data)
+        sources = self._material.sources(settings.data)
         if settings.validation.times:
             self._validate(report, sources, settings.validation.times)
         target = made(self.folder, settings)
@@ -236,7 +225,7 @@ class Trainer:
                 self.task.export(
                     folder,
                     getattr(torch, settings.export),
-                    lambda: (self._held_out(sources, number) for number in itertools.count()),
+                    lambda: (self._material.held_out(sources, number) for number in itertools.count()),
                 )
         self._processes.wait()
         return target

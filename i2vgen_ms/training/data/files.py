@@ -57,6 +57,7 @@ class FileSource:
         items: the files that can be read. sizes: (width, height) of batches. seed: of their order and of the cuts.
         workers: processes that decode. cache: of latents; with it the beginning of each clip is taken.
         at_random: whether a clip is cut from anywhere in its file; otherwise it is its beginning.
+        role: what the files are for, in the words of errors.
     """
 
     def __init__(
@@ -68,8 +69,10 @@ class FileSource:
         workers: int,
         cache: LatentCache | None = None,
         at_random: bool = True,
+        role: str = "",
     ) -> None:
         self.items, self.workers, self.cache = list(items), workers, cache
+        self._role = role
         self._sizes, self._seed, self._at_random = list(sizes), seed, at_random and cache is None
         self._buckets: dict[tuple[int, int, bool], Buckets] = {}
         self._damaged: dict[int, str] = {}
@@ -82,6 +85,11 @@ class FileSource:
         """Raises: ConfigurationError when no file holds that many frames."""
         size, indices = self._bucket(spec).batch(number, count)
         return Plan(number, indices, replace(spec, width=size[0], height=size[1]))
+
+    def expect(self, specs: Sequence[Spec]) -> None:
+        """Raises: ConfigurationError when no file holds a clip of one of these kinds."""
+        for spec in specs:
+            self._bucket(spec)
 
     def prepare(self, plan: Plan) -> Decoded:
         if self.cache is not None:
@@ -169,7 +177,10 @@ class FileSource:
             places = self._places(spec)
             if not places:
                 what = "picture or video" if spec.still else f"video of {spec.frames} frames at {spec.fps} a second"
-                raise ConfigurationError(f"data: none of the {len(self.items)} files is a {what}; ask for fewer frames")
+                raise ConfigurationError(
+                    f"data: none of the {len(self.items)} files{self._role} is a {what}; ask for fewer frames (clips), "
+                    "or let another number of files be held out (data.held_out)"
+                )
             self._buckets[key] = Buckets(places, self._seed)
         return self._buckets[key]
 
@@ -200,4 +211,5 @@ def open_files(
             f"data: {path}: {len(items) + len(skipped)} files{reasons}, and {held_out} held out leave none to train on"
         )
     make = partial(FileSource, sizes=sizes, seed=seed, workers=workers)
-    return make(trained, cache=cache), make(kept or trained, at_random=False), skipped
+    validated = make(kept or trained, at_random=False, role=" held out" if kept else "")
+    return make(trained, cache=cache, role=" to train on" if kept else ""), validated, skipped

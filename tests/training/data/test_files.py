@@ -174,6 +174,9 @@ def test_held_out_files_are_not_trained_on(folder: Path) -> None:
 def test_clips_that_no_file_holds_are_named(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="none of the 7 files is a video of 64 frames at 8 a second"):
         source(folder).plan(0, 2, Spec(64, 0, 0, 8))
+    _, held_out, _ = open_files(folder, held_out=1, sizes=SIZES, seed=0, workers=0)
+    with pytest.raises(ConfigurationError, match=r"none of the 1 files held out is a video .* \(data\.held_out\)"):
+        held_out.expect([CLIP, Spec(64, 0, 0, 8)])
 
 
 def test_latents_are_kept_and_read_again(folder: Path, tmp_path: Path) -> None:
