@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -26,14 +24,16 @@ from i2vgen_ms.errors import ConfigurationError
 from i2vgen_ms.media.frames import to_pixels
 from i2vgen_ms.pipelines.conditions import first_frame_input
 from i2vgen_ms.pipelines.padding import pad_pixels
-from i2vgen_ms.pipelines.sampling import sample, schedule_of
+from i2vgen_ms.pipelines.sampling import schedule_of
 from i2vgen_ms.runtime.sizes import latent_size
 from i2vgen_ms.training import export, lora
 from i2vgen_ms.training.data.batch import Batch
 from i2vgen_ms.training.data.degrade import degrade
 from i2vgen_ms.training.networks import fingerprint
 from i2vgen_ms.training.objective import Objective
+from i2vgen_ms.training.pictures import encoder_pictures
 from i2vgen_ms.training.randomness import Draws, derive
+from i2vgen_ms.training.sampled import sampled
 from i2vgen_ms.training.settings import DenoisingSettings
 from i2vgen_ms.training.task import Shown, Task, psnr
 from i2vgen_ms.training.words import tokens
@@ -106,7 +106,6 @@ class Denoising(Task):
             shift=self._wanted.shift,
             device=device,
         )
-        self._schedule = schedule
         self._null: Tensor | None = None
 
     def loss(self, network: Callable[..., Any], batch: Batch, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
@@ -216,9 +215,9 @@ class Denoising(Task):
             t = torch.full((len(prepared.x0),), round((level + 0.5) / _SHARE_OF_LEVELS * top), device=self.device)
             question = self._objective.at(prepared.x0, t, draws.normal(*prepared.x0.shape))
             losses.append(question.loss(self.network(question.x, question.t, **prepared.conditions)))
-        made = self._sampled(prepared, seed)
-        truth = self._networks.autoencoder.decode_all(rearrange(prepared.x0, "b c f h w -> b f h w c")).float()
-        truth = truth if batch.pixels is None else batch.pixels
+        made, truth = self._sampled(batch, prepared, seed), batch.pixels
+        if truth is None:
+            truth = self._networks.autoencoder.decode_all(rearrange(prepared.x0, "b c f h w -> b f h w c")).float()
         numbers = {
             "loss": float(torch.stack(losses).mean()),
             "psnr": psnr(made, truth),
@@ -230,31 +229,31 @@ class Denoising(Task):
             columns = {"given": prepared.spoilt_pixels, **columns}
         return Shown(numbers, columns)
 
-    def _sampled(self, prepared: Prepared, seed: int) -> Tensor:
-        """Clips `b f h w c` as the pipeline would make them: same sampler, guidance and start."""
-        configuration, steps = self._configuration, self._settings.validation.steps
-        if steps is not None:
-            configuration = configuration.replace("diffusion.steps", steps)
-        draws = Draws.at(self.device, seed, "sampling")
-        x, first = draws.normal(*prepared.x0.shape), None
-        if self._is_second:
-            first = self._objective.first_timestep
-            given = prepared.x0 if prepared.spoilt is None else prepared.spoilt
-            x = self._schedule.add_noise(given, float(first), x)
-        name = "text" if self._is_second else "image"
-        nothing = self._nothing().to(prepared.conditions[name]).expand_as(prepared.conditions[name])
-        latents = sample(
-            partial(_without_gradients, self.network),
-            configuration.diffusion,
-            x,
-            positive=prepared.conditions,
-            negative={**prepared.conditions, name: nothing},
-            generators=[torch.Generator().manual_seed(derive(seed, item)) for item in range(len(x))],
-            on_step=lambda step: None,
-            first_timestep=first,
+    def _sampled(self, batch: Batch, prepared: Prepared, seed: int) -> Tensor:
+        """Clips `b f h w c` as the pipeline would make them."""
+        positive, negative = self._branches(batch, prepared.conditions)
+        latents = sampled(
+            self.network,
+            self._configuration,
+            prepared.x0 if prepared.spoilt is None else prepared.spoilt,
+            positive=positive,
+            negative=negative,
+            seeds=[derive(seed, item) for item in range(len(prepared.x0))],
+            steps=self._settings.validation.steps,
         )
         pixels: Tensor = self._networks.autoencoder.decode_all(rearrange(latents, "b c f h w -> b f h w c"))
         return pixels.float()
+
+    def _branches(self, batch: Batch, conditions: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions of both guidance branches, as the pipeline has them."""
+        if not isinstance(self._configuration, VideoToVideoConfiguration):
+            nothing = self._nothing().to(conditions["image"]).expand_as(conditions["image"])
+            return conditions, {**conditions, "image": nothing}
+        prompt = self._configuration.prompt
+        with self.frozen():
+            texts = self._networks.encoder([*(caption + prompt.suffix for caption in batch.captions), prompt.negative])
+        texts = texts.float()
+        return {"text": texts[:-1]}, {"text": texts[-1:].expand_as(texts[:-1])}
 
     def export(self, folder: Path, dtype: torch.dtype, batches: Callable[[], Iterator[Batch]]) -> None:
         if self._settings.lora is not None:
@@ -285,35 +284,5 @@ def _expect_sizes(settings: DenoisingSettings, networks: Networks) -> None:
             )
 
 
-def encoder_pictures(first: Tensor, encoder: Any, configuration: Any) -> Tensor:
-    """First frames `b h w c` in [-1, 1] as the image encoder takes them, cut as the configuration cuts pictures.
-
-    The pipeline resamples with Pillow, which antialiases as this does.
-    """
-    pictures = rearrange(first, "b h w c -> b c h w").float()
-    height, width = pictures.shape[2:]
-    crop = configuration.input.crop
-    if crop == "centre-square":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        pictures = pictures[:, :, top : top + side, left : left + side]
-    elif crop == "pad":
-        rows, columns = max(0, width - height), max(0, height - width)
-        pictures = F.pad(pictures, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2), value=-1.0)
-    side = encoder.image_size
-    pictures = F.interpolate(pictures, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-    mean, std = (
-        torch.tensor(values).to(pictures.device, non_blocking=True).reshape(3, 1, 1)
-        for values in (encoder.mean, encoder.std)
-    )
-    return ((pictures.clamp(-1, 1) + 1) / 2 - mean) / std
-
-
 def _channels_second(latents: Tensor) -> Tensor:
     return rearrange(latents.float(), "b f h w c -> b c f h w")
-
-
-def _without_gradients(network: nn.Module, x: Tensor, t: Tensor, **conditions: Any) -> Tensor:
-    with torch.no_grad():
-        output: Tensor = network(x, t, **conditions)
-        return output

@@ -16,7 +16,7 @@ from i2vgen_ms.pipelines.conditions import first_frame_input
 from i2vgen_ms.training import Trainer, networks
 from i2vgen_ms.training.data.batch import Batch, Spec
 from i2vgen_ms.training.data.world import WorldSource
-from i2vgen_ms.training.denoising import encoder_pictures
+from i2vgen_ms.training.pictures import encoder_pictures
 from i2vgen_ms.training.randomness import Draws
 from i2vgen_ms.world.render import render
 from i2vgen_ms.world.scene import draw
