@@ -7,7 +7,7 @@ another one stands in for it, always the same one, so that a run can be repeated
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,11 +75,12 @@ class FileSource:
         self._role = role
         self._sizes, self._seed, self._at_random = list(sizes), seed, at_random and cache is None
         self._buckets: dict[tuple[int, int, bool], Buckets] = {}
+        self._members: dict[tuple[int, int, Size], list[int]] = {}
         self._damaged: dict[int, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """What a worker process needs; batches are planned in the trainer's."""
-        return {**vars(self), "_buckets": {}}
+        return {**vars(self), "_buckets": {}, "_members": {}}
 
     def plan(self, number: int, count: int, spec: Spec) -> Plan:
         """Raises: ConfigurationError when no file holds that many frames."""
@@ -140,21 +141,30 @@ class FileSource:
 
     def _readable(self, index: int, plan: Plan, place: int) -> tuple[np.ndarray, int, list[tuple[str, str]]]:
         """A clip, its number, and the damaged files that it stands in for."""
-        places = self._places(plan.spec)
-        members = [other for other, size in places.items() if size == (plan.spec.width, plan.spec.height)]
         skipped: list[tuple[str, str]] = []
-        for step in range(min(_MOST_DAMAGED, len(members))):
-            candidate = members[(members.index(index) + step) % len(members)]
+        for candidate in self._stand_ins(index, plan.spec):
             if candidate not in self._damaged:
                 try:
                     return self.pixels(candidate, plan.spec, self._start(candidate, plan, place)), candidate, skipped
                 except MediaError as error:
                     self._damaged[candidate] = str(error)
                     skipped.append((self.items[candidate].entry.path, str(error)))
+        tried = list(self._stand_ins(index, plan.spec))
         raise UnreadableMediaError(
-            f"{min(_MOST_DAMAGED, len(members))} files in a row cannot be read, the last of them "
-            f"{self.items[candidate].entry.path!r}: {self._damaged[candidate]}"
+            f"{len(tried)} files in a row cannot be read, the last of them "
+            f"{self.items[tried[-1]].entry.path!r}: {self._damaged[tried[-1]]}"
         )
+
+    def _stand_ins(self, index: int, spec: Spec) -> Iterator[int]:
+        """The file itself, and those after it in batches of its size; all files are gone through only for these."""
+        yield index
+        key = (spec.frames, spec.fps, (spec.width, spec.height))
+        if key not in self._members:
+            self._members[key] = [other for other, size in self._places(spec).items() if size == key[2]]
+        members = self._members[key]
+        begin = members.index(index)
+        for step in range(1, min(_MOST_DAMAGED, len(members))):
+            yield members[(begin + step) % len(members)]
 
     def _start(self, index: int, plan: Plan, place: int) -> float:
         item = self.items[index]

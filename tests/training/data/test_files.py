@@ -158,6 +158,18 @@ def test_a_file_that_breaks_later_is_reported_once_and_another_stands_in(folder:
         FileSource(files.items, sizes=SIZES, seed=1, workers=0).prepare(files.plan(0, 1, CLIP))
 
 
+def test_the_whole_list_is_gone_through_for_damaged_files_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, calls = source(folder), []
+    plan, places = files.plan(0, 3, CLIP), files._places
+    monkeypatch.setattr(files, "_places", lambda spec: calls.append(1) or places(spec))
+    files.prepare(plan)
+    assert calls == []
+    files._damaged[plan.indices[0]] = "damaged"
+    files.prepare(plan)
+    files.prepare(plan)
+    assert calls == [1]
+
+
 def test_held_out_files_are_not_trained_on(folder: Path) -> None:
     given = {"sizes": SIZES, "seed": 0, "workers": 0}
     train, held_out, skipped = open_files(folder, held_out=2, **given)
