@@ -60,7 +60,7 @@ def _after_a_jump(item: Item, wanted: Sequence[int]) -> dict[int, Frame] | None:
         for frame in video:
             if expected is None and not video.is_key:
                 continue  # it is made of frames before the key frame, which were not decoded
-            place = -1 if video.time is None else video.time * rate
+            place = Fraction(-1) if video.time is None else video.time * rate
             number = round(place)
             if abs(place - number) > _APART or number != (min(number, wanted[0]) if expected is None else expected):
                 return None

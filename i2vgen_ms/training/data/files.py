@@ -6,6 +6,7 @@ another one stands in for it, always the same one, so that a run can be repeated
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -206,15 +207,16 @@ def open_files(
 ) -> tuple[FileSource, FileSource, list[tuple[str, str]]]:
     """The files to train on, those kept for validation, and (path, reason) of those that cannot be read.
 
-    held_out: how many are kept, videos before pictures; they are chosen by a hash of their names, so that a longer
-        list keeps most of them.
+    held_out: how many are kept, with all parts of them, videos before pictures; they are chosen by a hash of their
+        names, so that a longer list keeps most of them.
     Raises: ConfigurationError when nothing is left to train on.
     """
     items, skipped = look(entries(path))
-    order = sorted(
-        items, key=lambda item: (not item.is_video, derive(0, Path(item.entry.path).name, str(item.entry.start)))
-    )
-    kept, trained = order[:held_out], order[held_out:]
+    files: dict[str, list[Item]] = {}  # a list may hold several parts of one video
+    for item in items:
+        files.setdefault(os.path.abspath(item.entry.path), []).append(item)
+    order = sorted(files, key=lambda file: (not files[file][0].is_video, derive(0, Path(file).name)))
+    kept, trained = ([item for file in some for item in files[file]] for some in (order[:held_out], order[held_out:]))
     if not trained:
         reasons = f", {len(skipped)} of them unreadable ({skipped[0][1]})" if skipped else ""
         raise ConfigurationError(

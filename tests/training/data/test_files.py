@@ -12,19 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms.errors import ConfigurationError, I2VGenError, MediaLimitError, UnreadableMediaError
+from i2vgen_ms.errors import ConfigurationError, I2VGenError, UnreadableMediaError
 from i2vgen_ms.media.frames import to_uint8
-from i2vgen_ms.training import Trainer
 from i2vgen_ms.training.data.batch import Spec
-from i2vgen_ms.training.data.cache import LatentCache
 from i2vgen_ms.training.data.files import FileSource, open_files
-from i2vgen_ms.training.data.listing import Entry, entries, look
+from i2vgen_ms.training.data.listing import entries, look
 from i2vgen_ms.training.data.stream import batches
 from i2vgen_ms.training.data.world import WorldSource
-from i2vgen_ms.training.report import DataWarning
 from i2vgen_ms.world.render import render
 from i2vgen_ms.world.scene import draw
-from tests.training import small
 from tests.training.data.failing import Failing
 
 CPU = torch.device("cpu")
@@ -183,105 +179,26 @@ def test_held_out_files_are_not_trained_on(folder: Path) -> None:
         open_files(folder, held_out=7, **given)
 
 
+def test_all_parts_of_a_video_are_on_one_side(folder: Path) -> None:
+    names = ("a.mp4", "inner/../b.mkv", "inner/c.mp4", "inner/d.mp4")
+    rows = [{"path": name, "start": start} for start in (0.0, 0.2, 0.4) for name in names]
+    rows += [{"path": "b.mkv", "start": 1.0}]
+    file = folder / "parts.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    try:
+        for count in (1, 2, 3):
+            train, held_out, _ = open_files(file, held_out=count, sizes=SIZES, seed=0, workers=0)
+            ours, theirs = ({os.path.abspath(item.entry.path) for item in some.items} for some in (train, held_out))
+            assert not ours & theirs
+            assert (len(ours), len(theirs)) == (4 - count, count)
+            assert len(train.items) + len(held_out.items) == len(rows)
+    finally:
+        file.unlink()
+
+
 def test_clips_that_no_file_holds_are_named(folder: Path) -> None:
     with pytest.raises(ConfigurationError, match="none of the 7 files is a video of 64 frames at 8 a second"):
         source(folder).plan(0, 2, Spec(64, 0, 0, 8))
     _, held_out, _ = open_files(folder, held_out=1, sizes=SIZES, seed=0, workers=0)
     with pytest.raises(ConfigurationError, match=r"none of the 1 files held out is a video .* \(data\.held_out\)"):
         held_out.expect([CLIP, Spec(64, 0, 0, 8)])
-
-
-def test_latents_are_kept_and_read_again(folder: Path, tmp_path: Path) -> None:
-    files = source(folder)
-    cache = LatentCache(tmp_path / "cache", "one")
-    spec = Spec(2, 64, 32, 8)
-    item = files.items[0]
-
-    def encode(pixels: torch.Tensor):
-        calls.append(tuple(pixels.shape))
-        small = pixels[:, :, ::8, ::8].float() / 255
-        return small, small - 1
-
-    calls: list[tuple[int, ...]] = []
-    pixels = torch.from_numpy(files.pixels(0, spec))
-    assert cache.load([item], spec) is None
-    cache.store(item, spec, pixels, encode)
-    cache.store(item, spec, pixels, encode)
-    assert calls == [(1, 2, 32, 64, 3)]
-    stored = cache.load([item, item], spec)
-    assert torch.equal(stored.mean[1], pixels[:, ::8, ::8].float() / 255)
-    assert torch.equal(stored.logvar, stored.mean - 1)
-    assert torch.equal(stored.first[0], pixels[0])
-    changes = [Spec(3, 64, 32, 8), Spec(2, 32, 64, 8), Spec(2, 64, 32, 4)]
-    assert len({cache.path(item, other) for other in (spec, *changes)}) == 4
-    assert LatentCache(tmp_path / "cache", "two").load([item], spec) is None
-    moved = type(item)(Entry(item.entry.path, start=0.5), item.width, item.height, item.fps, item.end)
-    assert cache.load([moved], spec) is None
-    cache.path(item, spec).write_bytes(b"damaged")
-    assert cache.load([item], spec) is None
-    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".safetensors"]
-
-
-def run_settings(folder: Path, model: Path, output: Path, **data):
-    files = {"kind": "files", "path": str(folder), "workers": 0, "cache": None, "held_out": 1} | data
-    clips = {"frames": [2, 3], "fps": [8], "sizes": [[32, 16], [16, 32]], "pictures_every": 3}
-    return small.settings(
-        "small-image-to-video", model, output, data=files, clips=clips, validation={"times": 1, "clips": 2, "steps": 1}
-    )
-
-
-def test_a_run_on_files_reports_what_it_left_out(folder: Path, first: Path, tmp_path: Path) -> None:
-    settings = run_settings(folder, first, tmp_path / "run")
-    with pytest.warns(DataWarning, match=r"broken\.(mp4|png) is left out") as caught:
-        Trainer(settings, device="cpu", progress=False).train()
-    assert len([warning for warning in caught if warning.category is DataWarning]) == 2
-    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
-    assert {Path(line["path"]).name for line in lines} == {"broken.mp4", "broken.png"}
-    assert len(small.log(tmp_path / "run")) == 4
-    assert len(small.log(tmp_path / "run", "validation")) == 1
-
-
-@pytest.mark.filterwarnings("ignore::i2vgen_ms.training.report.DataWarning")
-def test_a_run_on_kept_latents_decodes_nothing_after_its_beginning(
-    folder: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = run_settings(folder, first, tmp_path / "run", cache=str(tmp_path / "cache"))
-    settings = settings.replace("validation.times", 0)
-    trainer = Trainer(settings, device="cpu", progress=False)
-    trainer.train()
-    kept = sorted((tmp_path / "cache").iterdir())
-    losses = [entry["loss"] for entry in small.log(tmp_path / "run")]
-
-    def nothing(*_: object) -> None:
-        raise AssertionError("a file was decoded")
-
-    monkeypatch.setattr(FileSource, "pixels", nothing)
-    again = Trainer(settings.replace("output", str(tmp_path / "again")), device="cpu", progress=False)
-    again.train()
-    assert sorted((tmp_path / "cache").iterdir()) == kept
-    assert [entry["loss"] for entry in small.log(tmp_path / "again")] == losses
-
-
-@pytest.mark.filterwarnings("ignore::i2vgen_ms.training.report.DataWarning")
-def test_a_file_that_is_too_large_to_be_kept_is_left_out(
-    folder: Path, first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = FileSource.pixels
-
-    def limited(self, index: int, *given) -> np.ndarray:
-        if self.items[index].entry.path.endswith("b.mkv"):
-            raise MediaLimitError("more than is read")
-        return pixels(self, index, *given)
-
-    monkeypatch.setattr(FileSource, "pixels", limited)
-    settings = run_settings(folder, first, tmp_path / "run", cache=str(tmp_path / "cache"), held_out=0)
-    Trainer(settings.replace("validation.times", 0), device="cpu", progress=False).train()
-    lines = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
-    assert {"path": str(folder / "b.mkv"), "reason": "more than is read"} in lines
-
-
-def test_latents_cannot_be_kept_for_other_tasks(folder: Path, first: Path, tmp_path: Path) -> None:
-    data = run_settings(folder, first, tmp_path / "run", cache=str(tmp_path / "cache")).to_json()["data"]
-    settings = small.settings("small-autoencoder", first, tmp_path / "run", data=data)
-    with pytest.raises(ConfigurationError, match="only the ST-UNet is trained on latents"):
-        Trainer(settings, device="cpu", progress=False).train()
