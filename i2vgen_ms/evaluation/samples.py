@@ -83,7 +83,7 @@ def from_pairs(folder: str | os.PathLike[str], configuration: Configuration, *, 
     pictures = None
     if configuration.task == "image-to-video":
         pictures = torch.stack([_picture(file, configuration) for file in files])
-    texts = [text.read_text(encoding="utf-8").strip() if text.is_file() else "" for text in map(_text, files)]
+    texts = [_text(file) for file in files]
     return _samples(configuration, torch.stack([pixels for pixels, _ in read]), texts, read[0][1], pictures=pictures)
 
 
@@ -140,5 +140,9 @@ def _picture(file: Path, configuration: Configuration) -> Tensor:
     return fitted[0]
 
 
-def _text(file: Path) -> Path:
-    return file.with_suffix(".txt")
+def _text(file: Path) -> str:
+    words = file.with_suffix(".txt")
+    try:
+        return words.read_text(encoding="utf-8").strip() if words.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{words}: the text cannot be read as UTF-8: {error}") from error

@@ -120,6 +120,9 @@ def test_videos_for_the_second_stage_keep_their_rate_and_bring_their_text(tmp_pa
     assert samples.fps == 16
     assert [given["text"] for given in samples.inputs] == ["", "a boat"]
     assert samples.inputs[0]["video_path"].shape == (4, 24, 48, 3)
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe b")
+    with pytest.raises(ArgumentError, match=r"b\.txt: the text cannot be read as UTF-8"):
+        from_pairs(tmp_path, configuration("video-to-video", fps="source"))
 
 
 def test_folders_that_will_not_do_say_why(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from i2vgen_ms.errors import CheckpointError
+from i2vgen_ms.errors import CheckpointError, OutputError
 from i2vgen_ms.training.data.batch import Spec
 from i2vgen_ms.training.data.listing import Item
 from i2vgen_ms.weights import safetensors_files
@@ -74,19 +74,21 @@ class LatentCache:
         """Encodes one clip, uint8 `f h w c`, and writes it; a file that is there already is left as it is.
 
         encode: uint8 `1 f h w c` to mean and logarithm of the variance, `1 f h w c`.
-        Raises: OSError when the folder cannot be written to.
+        Raises: OutputError when the folder cannot be written to.
         """
         path = self.path(item, spec)
         if path.exists():
             return
         mean, logvar = (moment[0].float().cpu() for moment in encode(pixels[None]))
         tensors = dict(zip(NAMES, (mean, logvar, pixels[0]), strict=True))
-        self._folder.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.partial")
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             entries = [(name, tuple(t.shape), t.dtype, lambda t=t: t) for name, t in tensors.items()]
             safetensors_files.write(unfinished, entries, {"clip": item.entry.path})  # type: ignore[arg-type]
             os.replace(unfinished, path)
+        except OSError as error:
+            raise OutputError(f"data.cache: {path}: cannot be written: {error.strerror or error}") from error
         finally:
             with contextlib.suppress(OSError):
                 unfinished.unlink()

@@ -122,7 +122,10 @@ def _picture_size(path: str) -> tuple[int, int]:
 
 def _of_folder(file: Path) -> Entry:
     words = file.with_suffix(".txt")
-    return Entry(str(file), words.read_text(encoding="utf-8").strip() if words.is_file() else "")
+    try:
+        return Entry(str(file), words.read_text(encoding="utf-8").strip() if words.is_file() else "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"data: {words}: the caption cannot be read as UTF-8: {error}") from error
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
@@ -136,10 +139,13 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     rows = csv.DictReader(line for _, line in _lines(path))
-    for row in rows:
-        if None in row or None in row.values():
-            raise ConfigurationError(f"{path.name}: line {rows.line_num} has not as many fields as the first line")
-        yield rows.line_num, {key: value for key, value in row.items() if value != ""}
+    try:
+        for row in rows:
+            if None in row or None in row.values():
+                raise ConfigurationError(f"{path.name}: line {rows.line_num} has not as many fields as the first line")
+            yield rows.line_num, {key: value for key, value in row.items() if value != ""}
+    except csv.Error as error:
+        raise ConfigurationError(f"{path.name}: line {rows.line_num + 1} cannot be read as CSV: {error}") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

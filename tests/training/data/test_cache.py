@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from i2vgen_ms.errors import ConfigurationError, MediaLimitError
+from i2vgen_ms.errors import ConfigurationError, MediaLimitError, OutputError
 from i2vgen_ms.training import Trainer
 from i2vgen_ms.training.data.batch import Spec
 from i2vgen_ms.training.data.cache import LatentCache
@@ -56,6 +56,9 @@ def test_latents_are_kept_and_read_again(folder: Path, tmp_path: Path) -> None:
     cache.path(item, spec).write_bytes(b"damaged")
     assert cache.load([item], spec) is None
     assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".safetensors"]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OutputError, match=r"data\.cache: .* cannot be written: "):
+        LatentCache(tmp_path / "file" / "cache", "one").store(item, spec, pixels, encode)
 
 
 def run_settings(folder: Path, model: Path, output: Path, **data):

@@ -117,3 +117,14 @@ def test_a_list_that_is_not_text_or_not_there(tmp_path: Path) -> None:
 def test_an_address_is_not_followed() -> None:
     ((_, reason),) = look([Entry("http://example.invalid/a.mp4")])[1]
     assert reason
+
+
+def test_words_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=r"a\.txt: the caption cannot be read as UTF-8"):
+        entries(tmp_path)
+    table = tmp_path / "list.csv"
+    table.write_text("path,caption\na.mp4,ok\na.mp4," + "x" * 140_000 + "\n")
+    with pytest.raises(ConfigurationError, match=r"list\.csv: line 3 cannot be read as CSV: field larger than"):
+        entries(table)
