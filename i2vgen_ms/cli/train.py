@@ -55,13 +55,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _own(options: argparse.Namespace, settings: Any) -> list[tuple[str, Any]]:
     """The changes that have an option of their own."""
+    from i2vgen_ms.training.settings import of_files
+
     changes: list[tuple[str, Any]] = []
     for name in ("model", "output"):
         if getattr(options, name) is not None:
             changes.append((name, getattr(options, name)))
     if options.data is not None:
-        own = settings.data.model_dump() if settings.data.kind == "files" else {"cache": None, "held_out": 1}
-        changes.append(("data", {**own, "kind": "files", "path": options.data, "workers": settings.data.workers}))
+        changes.append(("data", of_files(settings.data, options.data)))
     if options.lora is not None:
         targets = list(TARGETS)
         changes.append(("lora", {"rank": options.lora, "alpha": options.lora, "dropout": 0.0, "targets": targets}))

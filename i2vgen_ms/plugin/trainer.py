@@ -18,7 +18,7 @@ from i2vgen_ms.errors import ArgumentError, ConfigurationError, nearest
 from i2vgen_ms.training import Trainer
 from i2vgen_ms.training.models import located
 from i2vgen_ms.training.networks import described
-from i2vgen_ms.training.settings import Settings, find
+from i2vgen_ms.training.settings import Settings, find, of_files
 
 NAMES = (
     *("model", "model_revision", "cfg_file", "cfg_modify_fn", "train_dataset", "work_dir", "seed", "max_steps"),
@@ -72,11 +72,15 @@ class StageTrainer(BaseTrainer):
         )
 
     def train(self, *args: Any, **kwargs: Any) -> str:
-        """Trains to the end; returns the folder of what was made."""
+        """Trains to the end; returns the folder of what was made. Raises: ArgumentError for any argument."""
+        _takes_nothing("train", args, kwargs, "what a run is stands in its settings, and 'resume' where it goes on")
         return str(self.core.train())
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The numbers of a validation of the network as it is now."""
+        """The numbers of a validation of the network as it is now. Raises: ArgumentError for any argument."""
+        _takes_nothing(
+            "evaluate", args, kwargs, "give another network as 'model', with settings weights.st_unet 'model'"
+        )
         return self.core.evaluate()
 
     @staticmethod
@@ -85,9 +89,7 @@ class StageTrainer(BaseTrainer):
         changes = [(path, _plain(given[name])) for name, path in paths.items() if given.get(name) is not None]
         dataset = given.get("train_dataset")
         if isinstance(dataset, (str, os.PathLike)):
-            own = settings.data.model_dump() if settings.data.kind == "files" else {"cache": None, "held_out": 1}
-            files = {**own, "kind": "files", "path": os.fspath(dataset), "workers": settings.data.workers}
-            changes.append(("data", files))
+            changes.append(("data", of_files(settings.data, dataset)))
         elif dataset is not None and not _is_source(dataset):
             raise ArgumentError(
                 f"train_dataset is a folder, a list of files, or a source of clips with {', '.join(SOURCE_METHODS)}; "
@@ -118,6 +120,16 @@ class VideoToVideoTrainer(StageTrainer):
 
 def _is_source(dataset: Any) -> bool:
     return all(callable(getattr(dataset, name, None)) for name in SOURCE_METHODS)
+
+
+def _takes_nothing(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], instead: str) -> None:
+    """Raises: ArgumentError, if ModelScope's arguments of a method are given; None is as good as none."""
+    given = [
+        *(value for value in args if value is not None),
+        *(f"{key}={value!r:.80}" for key, value in kwargs.items() if value is not None),
+    ]
+    if given:
+        raise ArgumentError(f"{name} takes no arguments here, got {given[0]!s:.120}; build_trainer does: {instead}")
 
 
 def _plain(value: Any) -> Any:

@@ -171,6 +171,12 @@ def read(name: str | os.PathLike[str], changes: Mapping[str, Any] | None = None)
     return settings
 
 
+def of_files(data: parts.Data, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A `data` section of the files at a path; what else it says is as in `data`, as far as that has it."""
+    own = data.model_dump() if data.kind == "files" else {"cache": None, "held_out": 1}
+    return {**own, "kind": "files", "path": os.fspath(path), "workers": data.workers}
+
+
 def _folder() -> Path:
     return configuration_folder() / "training"
 

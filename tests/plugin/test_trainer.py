@@ -72,7 +72,11 @@ def test_a_run_through_modelscope(build, models, tmp_path, task: str) -> None:
     assert trainer.cfg.task == "st_unet", "ModelScope's own view of the settings"
     assert trainer.train() == str(tmp_path / "run" / "model")
     assert small.log(tmp_path / "run")[-1]["step"] == 2
-    assert {"loss", "psnr"} <= trainer.evaluate().keys()
+    assert {"loss", "psnr"} <= trainer.evaluate(None).keys()
+    with pytest.raises(ArgumentError, match=r"evaluate takes no arguments here, got checkpoint_path='x\.pth'"):
+        trainer.evaluate(checkpoint_path="x.pth")
+    with pytest.raises(ArgumentError, match=r"train takes no arguments here, got x\.pth; build_trainer does"):
+        trainer.train("x.pth")
 
 
 def test_settings_by_name_and_changed_by_a_function(build, models, tmp_path) -> None:
