@@ -14,11 +14,12 @@ from typing import Any
 
 from i2vgen_ms.config.data import configuration_folder
 from i2vgen_ms.config.json_file import read_object
-from i2vgen_ms.errors import ConfigurationError, nearest
+from i2vgen_ms.errors import ConfigurationError, OutputError, nearest
 
 FIRST, SECOND = "i2vgen-ms/small-image-to-video", "i2vgen-ms/small-video-to-video"
 PICTURE = "growing"
 _PICTURES, _LIST = "pictures", "pictures.json"
+_READ_AGAIN = (".mp4", ".mkv", ".webm", ".gif")
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,14 @@ def run(
 
     Beside the video, which both stages made, stand the first stage's own and a sheet with the frames of both.
     Args: output: the video. picture: the name of a bundled one. device, seed, progress: as for every pipeline.
-    Returns: the video's path. Raises: as the pipelines.
+    Returns: the video's path. Raises: OutputError for a name that is not one of a video that can be read again; as the
+    pipelines.
     """
+    if Path(output).suffix.lower() not in _READ_AGAIN:
+        raise OutputError(
+            f"demo: {os.fspath(output)!r}: the sheet of frames is made from videos that can be read again; give a name "
+            f"that ends with {', '.join(_READ_AGAIN)}"
+        )
     from i2vgen_ms.pipelines import Animation, load
 
     started = time.monotonic()

@@ -293,3 +293,7 @@ def test_demo_hands_on_the_output(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "run", outputs.append)
     assert run("demo") == run("demo", "-o", "x.gif") == 0
     assert outputs == ["demo.mp4", "x.gif"]
+
+
+def test_demo_refuses_what_its_sheet_cannot_be_made_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (run("demo", "-o", "x.webp"), "demo: 'x.webp': the sheet" in capsys.readouterr().err) == (1, True)
