@@ -6,6 +6,7 @@ import argparse
 
 from i2vgen_ms.cli import options as shared
 
+LOADED_ALIKE = ("dtype", "memory", "compile")  # adapters are of the trained network alone
 FRAMES = {"image-to-video": "num_frames", "video-to-video": "max_frames"}  # the call's names for how many
 
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         untrained=options.baseline,
         world_seed=options.world_seed,
         sheet=options.sheet,
+        loading={name: getattr(options, name) for name in LOADED_ALIKE},
         **call,
     )
     print(f"{report.model}: {report.task}, {report.clips} clips, {report.seconds:.0f} s")

@@ -49,6 +49,7 @@ def evaluate(
     untrained: bool = False,
     world_seed: int = 0,
     sheet: Any = None,
+    loading: Mapping[str, Any] | None = None,
     **call: Any,
 ) -> Report:
     """Evaluates a loaded pipeline.
@@ -59,6 +60,7 @@ def evaluate(
         untrained: whether a column shows the same model with an untrained ST-UNet.
         world_seed: of the held-out scenes.
         sheet: a PNG file for a contact sheet: of each clip the truth, then the model's video, then the others.
+        loading: how `pipe` was loaded (dtype, memory, compile), which the untrained model is as well.
         call: arguments of the pipeline's call, such as steps.
     """
     started = time.monotonic()
@@ -74,7 +76,7 @@ def evaluate(
     if untrained:
         with tempfile.TemporaryDirectory(prefix="i2vgen_ms-untrained-") as folder:
             write_untrained(Path(folder), pipe.configuration, pipe.folder)
-            videos[UNTRAINED] = made(load_pipeline(folder, device=pipe.device), samples, size, call)
+            videos[UNTRAINED] = made(load_pipeline(folder, device=pipe.device, **(loading or {})), samples, size, call)
     if sheet is not None:
         write_sheet(sheet, [samples.truth, *videos.values()])
     classifier, notes = _classifier(pipe.device, samples)

@@ -186,10 +186,16 @@ def command(*words: object) -> int:
     return main([str(word) for word in words])
 
 
-def test_the_command_for_the_first_stage(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_for_the_first_stage(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[dict[str, Any]] = []
+    monkeypatch.setattr(run, "load_pipeline", lambda place, **given: loaded.append(given) or load(place, **given))
     files = ("--out", tmp_path / "eval.json", "--sheet", tmp_path / "sheet.png")
     words = ("--clips", 2, "--baseline", "--steps", 1, "--num-frames", 2, "--no-progress", "--device", "cpu")
+    words += ("--dtype", "float32")
     assert command("evaluate", folder, *words, *files) == 0
+    assert [given["dtype"] for given in loaded] == ["float32"], "the untrained model is loaded as the other"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{folder}: image-to-video, 2 clips, ")
     assert lines[1].split() == ["better", "model", "first", "frame", "untrained"]
