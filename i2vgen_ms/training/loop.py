@@ -190,12 +190,15 @@ class Trainer:
         loss = torch.as_tensor(self._meter.total("loss"), device=self.device).float()
         # A sum over the processes is no finite number if it is none in one of them.
         total, size = self._processes.summed(torch.stack([loss, weights])).tolist()
-        for what, value in (("loss is", total), ("weights' norm is", size)):
-            if not math.isfinite(value):
-                raise NonFiniteError(
-                    f"training: the {what} {value} at step {self.step}; lower optimiser.learning_rate, or give "
-                    "numerics.train 'bf16' or 'no'; the state that was written last is as it was"
-                )
+        rest = "or give numerics.train 'bf16' or 'no'; the state that was written last is as it was"
+        if not math.isfinite(total):
+            raise NonFiniteError(
+                f"training: the loss is {total} at step {self.step}; lower optimiser.learning_rate, {rest}"
+            )
+        if not math.isfinite(size):
+            raise NonFiniteError(
+                f"training: the weights' norm is {size} at step {self.step}; lower optimiser.learning_rate, {rest}"
+            )
 
     def _validate(self, report: Report, sources: Sources, due: int) -> None:
         self._validated = due
