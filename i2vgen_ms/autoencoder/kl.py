@@ -1,21 +1,26 @@
 """The autoencoder of Stable Diffusion with a KL-regularised latent (Rombach et al. 2022), for the frames of videos.
 
 It is given pixels in [-1, 1] or latents, both `b f h w c`, and every number of its architecture. Frames do not see each
-other, so any number of them is worked off in chunks that keep to a byte budget. It knows nothing of noise levels, files
-or devices.
+other, so any number of them is worked off in chunks that keep to a byte budget, and a frame that is too large for it in
+strips. It knows nothing of noise levels, files or devices.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from i2vgen_ms.autoencoder import strips
 from i2vgen_ms.autoencoder.coder import Decoder, Encoder
 from i2vgen_ms.autoencoder.posterior import Posterior
 from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.tensors.ops import Ops
+
+# A frame that takes up to so many times the bytes of a chunk is done at once all the same, which is faster than strips.
+PATIENCE = 2
 
 
 class AutoencoderKL(nn.Module):
@@ -27,7 +32,8 @@ class AutoencoderKL(nn.Module):
         in_channels: of the pixels. latent_channels: of the coders' small end. embed_channels: of the latents.
         norm_groups: of every group normalisation.
         scale_factor: latents = network's latents times this.
-        chunk_bytes: what the activations of one chunk of frames may take; a chunk has at least one frame.
+        chunk_bytes: what the activations of one chunk of frames may take; a chunk has at least one frame, and one that
+            takes more than twice as much is worked off in strips, unless gradients are asked for.
         ops: the table of tensor operations.
     Raises: ConfigurationError when the numbers do not fit together.
     """
@@ -97,7 +103,7 @@ class AutoencoderKL(nn.Module):
             )
         frames = self.frames_per_chunk(self.encoder, h * w)
         moments = [
-            self.to_moments(self.encoder(self._here(chunk)))
+            self.to_moments(self._coded(self.encoder, self._here(chunk)))
             for chunk in pixels.flatten(0, 1).unsqueeze(0).split(frames, dim=1)
         ]
         together = torch.cat(moments, dim=1).reshape(*pixels.shape[:2], *moments[0].shape[2:])
@@ -119,17 +125,34 @@ class AutoencoderKL(nn.Module):
 
     def activation_bytes(self, height: int, width: int) -> int:
         """An estimate of what encoding or decoding frames of that many pixels needs beside the weights."""
-        return max(
-            self.chunk_bytes, *(self._frame_bytes(coder, height * width) for coder in (self.encoder, self.decoder))
-        )
+        coders = (self.encoder, self.decoder)
+        return max(self.chunk_bytes, *(self._needed_bytes(coder, height, width) for coder in coders))
+
+    def within(self, chunk_bytes: int) -> AutoencoderKL:
+        """The same network, weights and all, with chunks of at most so many bytes."""
+        other = copy.copy(self)
+        other.chunk_bytes = min(self.chunk_bytes, chunk_bytes)
+        return other
 
     def frames_per_chunk(self, coder: Encoder | Decoder, pixels: int) -> int:
         """How many frames of that many pixels (height times width) one call of `coder` may have; at least 1."""
         return max(1, self.chunk_bytes // self._frame_bytes(coder, pixels))
 
+    def _needed_bytes(self, coder: Encoder | Decoder, height: int, width: int) -> int:
+        """What one frame needs, at once or in strips."""
+        if self._at_once(coder, height * width):
+            return self._frame_bytes(coder, height * width)
+        size = self.dtype.itemsize
+        return self._pixel_bytes(height * width) + strips.peak_bytes(
+            coder, height, width, itemsize=size, limit=self.chunk_bytes
+        )
+
     def _frame_bytes(self, coder: Encoder | Decoder, pixels: int) -> int:
-        kept = 2 * self.in_channels  # the pixels of this chunk and of the one before, which the caller may still hold
-        return (coder.peak_values + kept) * pixels * self.dtype.itemsize
+        return coder.peak_values * pixels * self.dtype.itemsize + self._pixel_bytes(pixels)
+
+    def _pixel_bytes(self, pixels: int) -> int:
+        """The pixels of this chunk and of the one before, which the caller may still hold."""
+        return 2 * self.in_channels * pixels * self.dtype.itemsize
 
     def _decode(self, latents: Tensor) -> Iterator[Tensor]:
         b, _, h, w, _ = latents.shape
@@ -143,7 +166,17 @@ class AutoencoderKL(nn.Module):
     def _decode_chunk(self, latents: Tensor) -> Tensor:
         # published: times the reciprocal, not divided
         unscaled = (1.0 / self.scale_factor) * latents
-        return self.decoder(self.from_latents(unscaled.to(self.device, self.dtype)))
+        return self._coded(self.decoder, self.from_latents(unscaled.to(self.device, self.dtype)))
+
+    def _coded(self, coder: Encoder | Decoder, x: Tensor) -> Tensor:
+        pixels = x.shape[2] * x.shape[3] * (1 if coder is self.encoder else self.factor**2)
+        if torch.is_grad_enabled() or self._at_once(coder, pixels):
+            y: Tensor = coder(x)
+            return y
+        return strips.coded(coder, x, limit=self.chunk_bytes)
+
+    def _at_once(self, coder: Encoder | Decoder, pixels: int) -> bool:
+        return self._frame_bytes(coder, pixels) <= PATIENCE * self.chunk_bytes
 
     def _here(self, pixels: Tensor) -> Tensor:
         """In the network's type where it computes, `c` side by side; moved first, as a device converts in no time."""

@@ -73,7 +73,7 @@ class Call(Generic[Settings]):
         with ExitStack() as stack:
             with memory_advice(f"making room for the {name}"):
                 network = stack.enter_context(resident.placed(stream=stream, keep=self.plan.keep, workspace=workspace))
-            yield network
+            yield self.plan.within(network)
 
     @property
     def graphs(self) -> str:
@@ -104,8 +104,9 @@ class Call(Generic[Settings]):
                 for branches in (1, 2)
             )
             needs["st_unet"] = replace(needs["st_unet"], batched=two, sequential=one)
-        if hasattr(self.networks.autoencoder, "activation_bytes"):
-            size = self.networks.autoencoder.activation_bytes(rows * factor, columns * factor)
+        autoencoder = self.plan.within(self.networks.autoencoder)
+        if hasattr(autoencoder, "activation_bytes"):
+            size = autoencoder.activation_bytes(rows * factor, columns * factor)
             needs["autoencoder"] = replace(needs["autoencoder"], batched=size, sequential=size)
         return needs | {"encoder": replace(needs["encoder"], batched=ENCODING, sequential=ENCODING)}
 

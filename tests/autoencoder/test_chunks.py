@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-import weakref
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.autoencoder.peak import PeakBytes
 from tests.autoencoder.small import build, normal
 from tests.oracle import relative_error
 
@@ -43,46 +41,13 @@ def test_decoding_is_lazy(theirs):
     """The first chunk is there before the second is computed, so a file can be written meanwhile."""
     ours = build(theirs, chunk_bytes=1)
     calls = []
-    ours.decoder.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape[1]))
+    ours.from_latents.register_forward_pre_hook(lambda _, arguments: calls.append(arguments[0].shape[1]))
     chunks = ours.decode(normal(1, 3, 2, 2, 3))
     assert calls == []
     next(chunks)
     assert calls == [1]
     next(chunks)
     assert calls == [1, 1]
-
-
-class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of every storage that an operation creates, while they live."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen: set[int] = set()
-
-    def ignore(self, *tensors: Tensor) -> None:
-        self.seen |= {tensor.untyped_storage()._cdata for tensor in tensors}
-
-    def _add(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.seen:
-            return
-        self.seen.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._drop, key, size)
-
-    def _drop(self, key: int, size: int) -> None:
-        self.seen.discard(key)
-        self.now -= size
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(tensor, Tensor):
-                self._add(tensor)
-        return result
 
 
 @pytest.mark.parametrize("way", ["encode", "decode"])
