@@ -23,6 +23,12 @@ NUMBERS: dict[str, Any] = {
     "scale_factor": 0.18215,
     "chunk_bytes": 1 << 30,
 }
+PUBLISHED: dict[str, Any] = NUMBERS | {
+    "channels": 128,
+    "multipliers": [1, 2, 4, 4],
+    "residual_blocks": 2,
+    "embed_channels": 4,
+}
 
 
 def build_published(seed: int = 0) -> torch.nn.Module:

@@ -12,7 +12,7 @@ from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
 from i2vgen_ms.weights.names_autoencoder import AutoencoderLayout
-from tests.autoencoder.small import NUMBERS, build, build_published, frames_first, normal, translated
+from tests.autoencoder.small import NUMBERS, PUBLISHED, build, build_published, frames_first, normal, translated
 from tests.oracle import published, relative_error
 
 
@@ -139,10 +139,9 @@ def test_the_published_size_has_the_published_tensors():
         "attn_resolutions": [],
         "dropout": 0.0,
     }
-    numbers = {"channels": 128, "multipliers": [1, 2, 4, 4], "residual_blocks": 2, "embed_channels": 4}
     with torch.device("meta"):
         theirs = published("image_to_video.modules.autoencoder").AutoencoderKL(ddconfig=ddconfig, embed_dim=4)
-        ours = AutoencoderKL(**{**NUMBERS, **numbers}, ops=Ops())
+        ours = AutoencoderKL(**PUBLISHED, ops=Ops())
     expected = {name: tensor.shape for name, tensor in translated(theirs.state_dict()).items()}
     assert {name: tensor.shape for name, tensor in ours.state_dict().items()} == expected
     assert len(expected) == 248

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
@@ -17,11 +16,10 @@ from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.tensors.layers import GroupNorm
 from i2vgen_ms.tensors.ops import Ops
 from tests.autoencoder.peak import PeakBytes
-from tests.autoencoder.small import NUMBERS, build, normal
+from tests.autoencoder.small import NUMBERS, PUBLISHED, build, normal
 from tests.oracle import relative_error
 
 GIB = 2**30
-FULL: dict[str, Any] = {**NUMBERS, "channels": 128, "multipliers": [1, 2, 4, 4], "residual_blocks": 2}
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ def test_strips_give_what_all_at_once_gives(ours, heights, rows, columns, share,
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_as_good_as_at_once(ours, dtype):
     """Both round, at different places; neither is further from the truth."""
-    pixels, latents = normal(1, 1, 44, 20, 3), normal(1, 1, 11, 5, 3)
+    pixels, latents = normal(1, 1, 28, 12, 3), normal(1, 1, 7, 3, 3)
     truth = both(copy.deepcopy(ours).double(), pixels, latents)
     halves = copy.deepcopy(ours).to(dtype)
     at_once, in_strips = both(halves, pixels, latents), both(halves.within(1), pixels, latents)
@@ -78,11 +76,12 @@ def test_half_precision_is_as_good_as_at_once(ours, dtype):
 
 @pytest.mark.parametrize("rows", [1, 3, 4, 9])
 @pytest.mark.parametrize("shifted", [False, True])
-def test_statistics_are_the_frames(rows, shifted):
-    """Of values that are small beside their mean, in a frame whose strips differ."""
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_statistics_are_the_frames(rows, shifted, dtype):
+    """Of values that are small beside their mean, in a frame whose strips differ; in fp32 for half precision too."""
     norm = GroupNorm(16, groups=4, eps=1e-6, per_frame=True, ops=Ops()).requires_grad_(False)
     norm.weight.copy_(normal(16)), norm.bias.copy_(normal(16, seed=1))
-    x = 1000 + normal(2, 3, 9, 5, 16) + torch.arange(9.0)[:, None, None]
+    x = (1000 + normal(2, 3, 9, 5, 16) + torch.arange(9.0)[:, None, None]).to(dtype)
     shift = 10 * normal(16, seed=2) if shifted else None
     scale, offset = strips.statistics(norm, x, rows, shift=shift)
     wanted = copy.deepcopy(norm).double()(x.double(), shift=None if shift is None else shift.double())
@@ -103,9 +102,9 @@ def peak(network: AutoencoderKL, way: str, *argument: Tensor) -> int:
 
 
 @pytest.mark.parametrize(("way", "factor"), [("encode", 0.45), ("decode", 0.55)])
-@pytest.mark.parametrize("limit", [1 << 20, 6 << 20])
+@pytest.mark.parametrize("limit", [1 << 18, 5 << 19])
 def test_the_peak_is_lower_and_as_estimated(theirs, way, factor, limit):
-    ours, size = build(theirs), 128
+    ours, size = build(theirs), 64
     coder = ours.encoder if way == "encode" else ours.decoder
     argument = normal(1, 1, size, size, 3) if way == "encode" else normal(1, 1, size // 4, size // 4, 3)
     at_once, small = peak(ours, way, argument), ours.within(limit)
@@ -155,7 +154,7 @@ def test_within_is_the_same_network(theirs):
 def test_the_published_size_fits_a_small_device(dtype, most):
     """A frame of 1280x720 in `low`, with the weights, leaves of 2.5 GiB what the libraries need."""
     with torch.device("meta"):
-        network = AutoencoderKL(**FULL, ops=Ops()).to(dtype)
+        network = AutoencoderKL(**PUBLISHED, ops=Ops()).to(dtype)
     assert network.activation_bytes(720, 1280) > 1.45 * GIB
     need = PLANS["low"].within(network).activation_bytes(720, 1280)
     assert need <= most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 from i2vgen_ms import catalogue
+from i2vgen_ms.autoencoder import strips
 from i2vgen_ms.config.part import PartSpec
 from i2vgen_ms.errors import ArgumentError, ForkError, OutOfMemoryError
 from i2vgen_ms.pipelines import ImageToVideo, MemoryWarning, arguments, image_to_video, load, stage
-from i2vgen_ms.runtime import residency
+from i2vgen_ms.runtime import memory, residency
 from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.runtime.residency import Resident
+from tests.oracle import relative_error
 
 CALL: dict[str, Any] = {"steps": 2, "seed": 3, "output_type": "pt", "progress": False}
 
@@ -130,6 +133,32 @@ def test_guidance_without_branches_is_left_alone(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(catalogue, "resolve", lambda slot, name, where="": own)
     assert arguments.branches(PartSpec("own", {"scale": 2.0})) is None
+
+
+def test_the_plan_says_how_small_the_autoencoders_chunks_are(
+    moving: ImageToVideo, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, room = set[int](), list[int]()
+    coded, placed = strips.coded, Resident.placed
+
+    def watched(coder: Any, x: torch.Tensor, *, limit: int) -> torch.Tensor:
+        limits.add(limit)
+        return coded(coder, x, limit=limit)
+
+    def noted(self: Resident, *, workspace: int, **options: Any) -> Any:
+        if self is moving.networks.residents["autoencoder"]:
+            room.append(workspace)
+        return placed(self, workspace=workspace, **options)
+
+    monkeypatch.setattr(strips, "coded", watched)
+    monkeypatch.setattr(Resident, "placed", noted)
+    wanted = moving(picture, memory="low", **CALL).tensor
+    assert limits == set()
+    monkeypatch.setitem(memory.PLANS, "low", replace(PLANS["low"], chunk_bytes=1))
+    got = moving(picture, memory="low", **CALL).tensor
+    assert limits == {1}
+    assert relative_error(got, wanted) <= 1e-5
+    assert room[-1] < room[0] == memory.LOW_CHUNK
 
 
 def test_auto_follows_the_free_memory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from i2vgen_ms.autoencoder.kl import AutoencoderKL
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.random_model import make_random_model
-from i2vgen_ms.runtime import chunked, residency
+from i2vgen_ms.runtime import chunked, operations, residency
+from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.tensors import ops
+from tests.autoencoder.small import PUBLISHED
+from tests.oracle import randomise, relative_error
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CALL: dict[str, Any] = {"steps": 3, "seed": 3, "output_type": "pt", "progress": False}
@@ -77,6 +82,56 @@ def test_group_norm_in_parts_is_bit_equal(monkeypatch: pytest.MonkeyPatch, per_f
     weight, bias = torch.randn(2, 320, device=DEVICE, dtype=torch.float16)
     options: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": per_frame, "silu": True}
     assert torch.equal(chunked.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options))
+
+
+@pytest.fixture(scope="module")
+def autoencoder() -> AutoencoderKL:
+    """One of the published size, with the operations of the device, on the host and in fp32."""
+    return randomise(AutoencoderKL(**PUBLISHED, ops=operations.table(DEVICE))).requires_grad_(False)  # type: ignore[return-value]
+
+
+def there_and_back(network: AutoencoderKL, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        pixels = network.decode_all(latents)
+        return pixels.double().cpu(), network.encode(pixels).mean.double().cpu()
+
+
+def on_device(network: AutoencoderKL, dtype: torch.dtype) -> AutoencoderKL:
+    return copy.deepcopy(network).to(DEVICE, dtype, memory_format=torch.channels_last)
+
+
+def test_strips_are_all_at_once(autoencoder: AutoencoderKL) -> None:
+    latents = torch.randn(1, 2, 24, 40, 4, generator=torch.Generator().manual_seed(0))
+    single, half = (on_device(autoencoder, dtype) for dtype in (torch.float32, torch.float16))
+    wanted = there_and_back(single, latents)
+    for limit in (1, 8 * 2**20):
+        for got, want in zip(there_and_back(single.within(limit), latents), wanted, strict=True):
+            assert relative_error(got, want) <= 1e-5
+        # In fp16 strips and all at once round at different places, and are equally far from the truth.
+        errors = [
+            [relative_error(got, want) for got, want in zip(there_and_back(one, latents), wanted, strict=True)]
+            for one in (half.within(limit), half)
+        ]
+        assert all(ours <= 1.25 * plain for ours, plain in zip(*errors, strict=True))
+
+
+@pytest.mark.parametrize("way", ["encode", "decode"])
+def test_strips_take_less_memory(autoencoder: AutoencoderKL, way: str) -> None:
+    network = on_device(autoencoder, torch.float16)
+    shape = (1, 1, 720, 1280, 3) if way == "encode" else (1, 1, 90, 160, 4)
+    given = torch.randn(shape, device=DEVICE)
+
+    def peak(network: AutoencoderKL) -> int:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        with torch.no_grad():
+            network.encode(given) if way == "encode" else network.decode_all(given)
+        return torch.cuda.max_memory_allocated() - before
+
+    in_strips, at_once = peak(PLANS["low"].within(network)), peak(network)
+    assert in_strips <= 0.75 * at_once
+    assert in_strips + sum(tensor.nbytes for tensor in network.parameters()) <= 2 * 2**30
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
