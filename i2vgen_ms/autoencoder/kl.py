@@ -20,7 +20,7 @@ from i2vgen_ms.errors import ArgumentError, ConfigurationError
 from i2vgen_ms.tensors.ops import Ops
 
 # A frame that takes up to so many times the bytes of a chunk is done at once all the same, in fewer and larger steps.
-PATIENCE = 2
+PATIENCE = 4
 
 
 class AutoencoderKL(nn.Module):
@@ -33,7 +33,7 @@ class AutoencoderKL(nn.Module):
         norm_groups: of every group normalisation.
         scale_factor: latents = network's latents times this.
         chunk_bytes: what the activations of one chunk of frames may take; a chunk has at least one frame, and one that
-            takes more than twice as much is worked off in strips, where PyTorch records no gradients.
+            takes more than four times as much is worked off in strips, where PyTorch records no gradients.
         ops: the table of tensor operations.
     Raises: ConfigurationError when the numbers do not fit together.
     """

@@ -42,7 +42,7 @@ def both(network: AutoencoderKL, pixels: Tensor, latents: Tensor) -> tuple[Tenso
     return posterior.mean, posterior.logvar, network.decode_all(latents)
 
 
-@pytest.mark.parametrize(("rows", "columns", "share"), [(1, 1, 0), (2, 3, 0), (8, 1, 0), (33, 2, 0), (33, 2, 0.4)])
+@pytest.mark.parametrize(("rows", "columns", "share"), [(1, 1, 0), (2, 3, 0), (8, 1, 0), (33, 2, 0), (33, 2, 0.2)])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_strips_give_what_all_at_once_gives(ours, heights, rows, columns, share, dtype, bound):
     """In strips of one row everywhere, and in strips of some rows where that saves most."""
@@ -102,7 +102,7 @@ def peak(network: AutoencoderKL, way: str, *argument: Tensor) -> int:
 
 
 @pytest.mark.parametrize(("way", "factor"), [("encode", 0.45), ("decode", 0.55)])
-@pytest.mark.parametrize("limit", [1 << 18, 5 << 19])
+@pytest.mark.parametrize("limit", [1 << 18, 5 << 18])
 def test_the_peak_is_lower_and_as_estimated(theirs, way, factor, limit):
     ours, size = build(theirs), 64
     coder = ours.encoder if way == "encode" else ours.decoder
@@ -114,16 +114,16 @@ def test_the_peak_is_lower_and_as_estimated(theirs, way, factor, limit):
     assert small._needed_bytes(coder, size, size) <= small.activation_bytes(size, size)
 
 
-def test_up_to_twice_the_budget_a_frame_is_done_at_once(theirs, heights):
+def test_up_to_four_times_the_budget_a_frame_is_done_at_once(theirs, heights):
     ours = build(theirs)
     latents = normal(1, 2, 4, 4, 3)
     frame = (ours.decoder.peak_values + 6) * 16 * 16 * 4
     wanted = ours.decode_all(latents)
-    ours.chunk_bytes = (frame + 1) // 2
+    ours.chunk_bytes = (frame + 3) // 4
     assert relative_error(ours.decode_all(latents), wanted) <= 1e-5
     assert heights == []
     assert ours.activation_bytes(16, 16) == frame
-    ours.chunk_bytes = frame // 2 - 1
+    ours.chunk_bytes = frame // 4 - 1
     ours.decode_all(latents)
     assert heights
     assert ours.activation_bytes(16, 16) < frame
