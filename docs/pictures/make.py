@@ -4,6 +4,7 @@
 
 `demo.gif`: the picture, stage 1 and stage 2 side by side. `stages.png`: the same as frames. `sampling.png`: what
 stage 1 looks like while it is made. `strength.png`: how much stage 2 makes anew. It takes a minute or two of a CPU.
+The plots `samplers-*.png` are of `python -m benchmarks.samplers --plot`, which takes half an hour.
 """
 
 from __future__ import annotations
