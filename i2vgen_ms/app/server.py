@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -23,11 +22,10 @@ from i2vgen_ms.app.gate import Gate
 from i2vgen_ms.app.page import Page
 from i2vgen_ms.errors import ArgumentError
 from i2vgen_ms.media.limits import MEBIBYTE
-from i2vgen_ms.service import Service
+from i2vgen_ms.service.ending import finish
 from i2vgen_ms.service.listening import LOOPBACK
 
 THREADS = 16
-LINGER = 5.0  # seconds, at most, in which the last video can be fetched
 # What is sent may be somewhat larger than what is taken: then it is said in the words of the page instead of gradio's.
 UPLOADS = 4
 # gradio's own scripts are inline and make functions of text; everything comes from the page's own host.
@@ -87,17 +85,6 @@ def options(page: Page, host: str | None = None, port: int | None = None) -> dic
         "css_paths": Path(__file__).with_name("style.css"),
         "quiet": True,
     }
-
-
-def finish(service: Service, grace: float, at_once: threading.Event) -> None:
-    """Takes no more videos, and waits so long for the running one, and for pages to fetch it; not after `at_once`."""
-    service.drain()
-    busy, end = not service.wait(0), time.monotonic() + grace
-    while not service.wait(0) and time.monotonic() < end:
-        if at_once.wait(0.05):
-            return
-    if busy and service.wait(0):
-        at_once.wait(min(LINGER, grace))
 
 
 def launch(

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from i2vgen_ms.serve.app import build
 from i2vgen_ms.serve.settings import HttpSettings
 from i2vgen_ms.service import Service
+from i2vgen_ms.service.ending import finish
 
-LINGER = 5.0  # seconds, at most, in which the last results can be fetched
 _CLOSING = 2.0
 
 
@@ -68,6 +68,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._grace = service, grace
         self._ending: threading.Thread | None = None
+        self._at_once = threading.Event()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._ending is None:
@@ -75,14 +76,11 @@ class Server(uvicorn.Server):
             self._ending = threading.Thread(target=self._end, name="i2vgen-ms ending", daemon=True)
             self._ending.start()
         else:
+            self._at_once.set()
             self.should_exit = True
 
     def _end(self) -> None:
-        self._service.drain()
-        busy = not self._service.wait(0)
-        if self._service.wait(self._grace) and busy:
-            # Somebody may be waiting for that very result: the time of a look or two.
-            threading.Event().wait(min(LINGER, self._grace))
+        finish(self._service, self._grace, self._at_once)
         self.should_exit = True
 
 

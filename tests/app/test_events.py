@@ -114,8 +114,9 @@ desk.session("page").made.clear()
 answer["switched"] = asyncio.run(switched())
 
 from i2vgen_ms.app import server
+from i2vgen_ms.service import ending as ends
 
-server.LINGER = 0.3
+ends.LINGER = 0.3
 over = threading.Event()
 for case, grace, signals in (("waits", 20, 0), ("grace", 0.2, 0), ("second", 20, 1)):
     ending = Service([models], ServiceSettings(folder=folder / "ending"))
@@ -125,7 +126,7 @@ for case, grace, signals in (("waits", 20, 0), ("grace", 0.2, 0), ("second", 20,
     begun = time.monotonic()
     if signals:
         over.set()
-    server.finish(ending, grace, over)
+    ends.finish(ending, grace, over)
     answer[f"ending {case}"] = [ending.status(job).state, time.monotonic() - begun]
     ending.close()
 ending, seen = Service([models], ServiceSettings(folder=folder / "ending")), []
