@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from i2vgen_ms.errors import ConfigurationError, OutputError
-from i2vgen_ms.training import export, state
+from i2vgen_ms.training import export
 from i2vgen_ms.training.report import LOG
 from i2vgen_ms.training.settings import DenoisingSettings, Settings
 
@@ -49,9 +50,9 @@ def made(folder: Path, settings: Settings) -> Path:
     return folder / (ADAPTERS if is_adapter else MODEL)
 
 
-def goes_on(folder: Path, settings: Settings) -> None:
-    """Raises: ConfigurationError, if the run in the folder began with other settings; CheckpointError."""
-    before, now = state.numbers_of(folder / STATE)["settings"], settings.to_json()
+def goes_on(folder: Path, settings: Settings, before: Mapping[str, Any]) -> None:
+    """Raises: ConfigurationError, if the run in the folder began with other settings, which are `before`."""
+    now = settings.to_json()
     changed = [key for key in now if key not in _FREE and before.get(key) != now[key]]
     if changed:
         raise ConfigurationError(

@@ -252,8 +252,8 @@ class Trainer:
         self._processes.wait()
 
     def _restore(self, path: Path) -> None:
-        goes_on(self.folder, self.settings)
         numbers = state.numbers_of(path)
+        goes_on(self.folder, self.settings, numbers["settings"])
         state.restore(path, self._parameters, self.average, self._optimiser)
         self.step, self._validated = int(numbers["step"]), int(numbers["validated"])
         self._clock.before = float(numbers["seconds"])
