@@ -36,9 +36,10 @@ from benchmarks.runs import TEXT, _now
 from benchmarks.theirs import Theirs
 from benchmarks.timing import Row
 from i2vgen_ms.pipelines import load
+from i2vgen_ms.runtime.memory import PLANS
 
 STEPS = 2
-MODES = ("fast", "balanced", "low")
+MODES = tuple(PLANS)
 # The numbers of one process, by what they are.
 Told = dict[str, float]
 

@@ -20,8 +20,9 @@ from benchmarks.bench import Bench, normal
 from benchmarks.runs import STEPS, TEXT, Steps, _now
 from benchmarks.timing import Gate, Row, interleaved, relative_error
 from i2vgen_ms.pipelines import Progress
+from i2vgen_ms.runtime.memory import PLANS
 
-MODES = ("fast", "balanced", "low")
+MODES = tuple(PLANS)
 
 
 def modes(bench: Bench) -> list[Row]:
