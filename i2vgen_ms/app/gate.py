@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 
 from i2vgen_ms.app.place import Cache
@@ -40,7 +41,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = Headers(scope=scope)
         path = scope["path"].rstrip("/")
         upload = scope["method"] == "POST" and path.endswith(UPLOAD)
         refused = PlainTextResponse("", 404) if path.endswith(CLOSED) else self._too_large(headers, upload)
@@ -52,7 +53,7 @@ class Gate:
                 return
         await (refused or self._app)(scope, receive, send)
 
-    async def _upload(self, headers: dict[str, str], scope: Any, receive: Any, send: Any) -> None:
+    async def _upload(self, headers: Headers, scope: Any, receive: Any, send: Any) -> None:
         begun = False
 
         async def noted(message: Any) -> None:
@@ -70,7 +71,7 @@ class Gate:
         finally:
             self._uploads -= 1
 
-    def _too_large(self, headers: dict[str, str], upload: bool) -> PlainTextResponse | None:
+    def _too_large(self, headers: Headers, upload: bool) -> PlainTextResponse | None:
         if "transfer-encoding" in headers:  # browsers say how much they send
             return PlainTextResponse("say the Content-Length of what you send", 411)
         length = headers.get("content-length", "")
@@ -78,7 +79,7 @@ class Gate:
         return _said(headers, 413, "error.media_limit", "error.media_limit.help") if large else None
 
 
-def _said(headers: dict[str, str], status: int, *keys: str) -> PlainTextResponse:
+def _said(headers: Headers, status: int, *keys: str) -> PlainTextResponse:
     words = words_of(chosen(None, headers.get("accept-language")))
     more = {503: {"Retry-After": "10"}, 408: {"Connection": "close"}}.get(status)
     return PlainTextResponse(". ".join(words(key) for key in keys), status, more)
