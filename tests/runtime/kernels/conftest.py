@@ -15,7 +15,9 @@ def _same_numbers() -> Iterator[None]:
     """A few numbers can nearly cancel, and then rounding is all there is; so they are the same in every run."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(0)
-        yield
+        # cuDNN's fp32 is TF32 unless it is told otherwise, and definitions are computed with it too.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            yield
 
 
 @pytest.fixture(scope="session")
