@@ -17,7 +17,7 @@ from i2vgen_ms.tensors import ops
 LIMIT = 256 * 2**20
 # The same for a transformer block, and what it makes of its input for a moment, in the input's size: both layers of the
 # gated feed-forward, and what they are between.
-BLOCK_LIMIT, BLOCK_ACTIVATIONS = 768 * 2**20, 14
+BLOCK_LIMIT, BLOCK_ACTIVATIONS = 2**30, 14
 # What a convolution block makes of its input or its output for a moment, in the larger one's size; and up to which size
 # all of it is made at once, as the parts would keep no chip busy.
 FRAME_ACTIVATIONS, WHOLE = 3, 2**30

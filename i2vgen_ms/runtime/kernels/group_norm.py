@@ -14,8 +14,8 @@ from torch import Tensor
 
 # Channels and places of a tile; channels times the two bytes of fp16 make a whole memory line.
 COLUMNS, ROWS = 64, 64
-# Places of a tile of the statistics, which keeps two sums for each of its values.
-SUMMED = 16
+# Places of a tile of the statistics, which keeps two sums for each of its values, and tiles that are read at a time.
+SUMMED, TILES = 16, 2
 # Places that one program of the statistics reads: at least and at most, and so few that there are so many programs.
 SHORTEST, SPAN, PROGRAMS = 256, 2048, 1024
 # A group of so many values is done in one launch, by one program that keeps it in registers.
@@ -74,6 +74,7 @@ def _statistics(
     blocks,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
+    TILES: tl.constexpr,
 ):
     """Mean and sum of squared differences of each channel over a span of places; grid (split and block, item)."""
     item, split = tl.program_id(1).to(tl.int64), tl.program_id(0) // blocks
@@ -90,13 +91,14 @@ def _statistics(
     centre = tl.sum(values, 0) / tl.minimum(last - first, ROWS).to(tl.float32)
     apart = tl.where(there, values - centre[None, :], 0.0)
     total, square = apart, apart * apart
-    for start in range(first + ROWS, last, ROWS):
-        row = start + tl.arange(0, ROWS)
-        there = (row < last)[:, None] & inside
-        values = tl.load(x + row[:, None].to(tl.int64) * channels, mask=there, other=0.0).to(tl.float32)
-        apart = tl.where(there, values - centre[None, :], 0.0)
-        total += apart
-        square += apart * apart
+    # Several tiles at a time: all are asked for before the first is waited for.
+    for start in range(first + ROWS, last, ROWS * TILES):
+        rows = start + tl.arange(0, ROWS * TILES)
+        some = (rows < last)[:, None] & inside
+        read = tl.load(x + rows[:, None].to(tl.int64) * channels, mask=some, other=0.0).to(tl.float32)
+        tiles = tl.where(some, read - centre[None, :], 0.0).reshape(TILES, ROWS, COLUMNS)
+        total += tl.sum(tiles, 0)
+        square += tl.sum(tiles * tiles, 0)
     shift = tl.sum(total, 0) / (last - first).to(tl.float32)
     place = (item * splits + split) * channels + column
     tl.store(means + place, centre + shift, mask=column < channels)
@@ -218,7 +220,7 @@ def group_norm(
     scales, shifts = x.new_empty((2, items, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         _statistics[(splits * blocks, items)](
-            x, means, squares, places, channels, splits, span, blocks, ROWS=SUMMED, COLUMNS=COLUMNS
+            *(x, means, squares, places, channels, splits, span, blocks), ROWS=SUMMED, COLUMNS=COLUMNS, TILES=TILES
         )
         _merge[(items, groups)](
             *(means, squares, weight, bias, added, scales, shifts),
