@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from i2vgen_ms.runtime.shortage import of_the_device, of_the_host
 from i2vgen_ms.st_unet.transformer import TransformerBlock
+from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
 
 # Shapes of one kind of block that are compiled before torch would give up: widths, levels, and parts of two lengths.
@@ -81,8 +82,13 @@ class Region:
 
 def _outside(ops: Ops) -> Ops:
     """What compiled blocks are handed from outside: a kernel of our own is a call for them, not code to look into."""
-    frames = ops.frame_attention
-    return ops if frames is None else replace(ops, frame_attention=_opaque(frames))
+    known = (attention.sdpa, attention.math)
+    attend, frames = ops.attention, ops.frame_attention
+    return replace(
+        ops,
+        attention=attend if attend in known else _opaque(attend),
+        frame_attention=None if frames is None else _opaque(frames),
+    )
 
 
 @cache

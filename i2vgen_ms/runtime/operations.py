@@ -76,7 +76,7 @@ def _cuda(device: torch.device) -> Ops:
 
 
 def _fused(plain: Ops) -> Ops:
-    from i2vgen_ms.runtime.kernels import frame_attention, wide_attention
+    from i2vgen_ms.runtime.kernels import frame_attention, long_attention, wide_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join
     from i2vgen_ms.runtime.kernels.doubled import conv_doubled
@@ -85,6 +85,8 @@ def _fused(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if long_attention.takes(q, k, v):
+            return long_attention.attend(q, k, v)
         return wide_attention.attend(q, k, v) if wide_attention.takes(q, k) else plain.attention(q, k, v)
 
     def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -21,6 +21,9 @@ TOLERANCE = 1e-5
 # The same of fp16, where the definition is computed in fp32: the result's own rounding, and that of what is between.
 HALF_TOLERANCE = 1e-3
 
+# Tokens from which attention may have a kernel of its own.
+MANY = 2048
+
 # What an operation gives and what it should give, by what is compared; and how far apart they may be.
 Pairs = Mapping[str, tuple[Tensor, Tensor, float]]
 
@@ -82,16 +85,17 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     x, y, weight, bias = numbers(1, 3, 5, 7, 64), numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
     frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
     layer, wide = (numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)), numbers(3, 1, 40, 1, 512)
+    many = numbers(3, 1, MANY, 1, 64)
     kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
 
     def single(name: str, *given: Any, **options: Any) -> Pairs:
         return {name: (getattr(table, name)(*given, **options), getattr(ops, name)(*given, **options), TOLERANCE)}
 
-    def half(name: str, *given: Tensor) -> Pairs:
+    def half(name: str, *given: Tensor, what: str = "in half precision") -> Pairs:
         halves = [one.half() for one in given]
         wanted = getattr(plain, name)(*(one.float() for one in halves))
-        return {f"{name} in half precision": (getattr(table, name)(*halves), wanted, HALF_TOLERANCE)}
+        return {f"{name} {what}": (getattr(table, name)(*halves), wanted, HALF_TOLERANCE)}
 
     def sum_and_norm() -> Pairs:
         ours, wanted = (one(x, y, weight, bias) for one in (table.add_layer_norm, ops.add_layer_norm))
@@ -116,6 +120,6 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         "conv_halved": lambda: single("conv_halved", x, square, bias),
         "conv_doubled": lambda: half("conv_doubled", x, square, bias),
         "feed_forward": lambda: {**single("feed_forward", x, *layer), **half("feed_forward", x, *layer)},
-        "attention": lambda: half("attention", *wide),
+        "attention": lambda: {**half("attention", *wide), **half("attention", *many, what="of many tokens")},
         "frame_attention": over_frames,
     }

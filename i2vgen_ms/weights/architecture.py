@@ -91,7 +91,9 @@ def _st_unet(spec: PartSpec, ops: Ops) -> Architecture:
 
     numbers = {key: value for key, value in spec.options.items() if key not in ("context", "temporal", "attention")}
     context, temporal = nested("context"), nested("temporal")
-    ops = replace(ops, attention=catalogue.build("attention", nested("attention")))
+    attention = catalogue.build("attention", nested("attention"))
+    if nested("attention").type != "sdpa":  # the table's own is that, and has faster kernels for some shapes
+        ops = replace(ops, attention=attention)
     network = catalogue.build(
         "st-unets",
         PartSpec(spec.type, numbers, spec.where),
