@@ -13,7 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from i2vgen_ms.runtime import chunked, convolution, processor, trial
+from i2vgen_ms.runtime import chunked, convolution, processor, products, trial
 from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
 
@@ -108,6 +108,7 @@ def _fused(plain: Ops) -> Ops:
         join=join,
         double=double,
         feed_forward=feed_forward,
+        linears=products.linears,
         frame_attention=frame_attention.over_frames,
     )
     return fused

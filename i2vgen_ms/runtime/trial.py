@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2vgen_ms.runtime.shortage import of_the_device
 from i2vgen_ms.tensors import attention, ops
@@ -85,7 +85,7 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     x, y, weight, bias = numbers(1, 3, 5, 7, 64), numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
     frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
     layer, wide = (numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)), numbers(3, 1, 40, 1, 512)
-    many = numbers(3, 1, MANY, 1, 64)
+    many, layers = numbers(3, 1, MANY, 1, 64), [_layer(numbers(width, 64)) for width in (64, 32)]
     kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
 
@@ -104,6 +104,10 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
             for what, pair in zip(("sum", "norm"), zip(ours, wanted, strict=True), strict=True)
         }
 
+    def several() -> Pairs:
+        ours, wanted = (one(x, layers) for one in (table.linears, ops.linears))
+        return {f"linears ({number})": (*pair, TOLERANCE) for number, pair in enumerate(zip(ours, wanted, strict=True))}
+
     def over_frames() -> Pairs:
         wanted = attention.over_frames(attention.math, *frames)
         return {"frame_attention": (table.attend_over_frames(*frames), wanted, TOLERANCE)}
@@ -121,5 +125,13 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         "conv_doubled": lambda: half("conv_doubled", x, square, bias),
         "feed_forward": lambda: {**single("feed_forward", x, *layer), **half("feed_forward", x, *layer)},
         "attention": lambda: {**half("attention", *wide), **half("attention", *many, what="of many tokens")},
+        "linears": several,
         "frame_attention": over_frames,
     }
+
+
+def _layer(weight: Tensor) -> nn.Linear:
+    """A layer of these weights, for which no random number is drawn."""
+    made = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=False, device="meta")
+    made.weight = nn.Parameter(weight, requires_grad=False)
+    return made

@@ -25,13 +25,13 @@ KeysValues = tuple[Tensor, Tensor]
 class Attention(nn.Module):
     """Multi-head attention: projections without bias to heads, attention, a projection back.
 
-    forward(x, context, attend): `x ... c` asks, `context ... d` answers, or the keys and values of it; attend maps q,
-    k, v to their outcome, all `... heads d`.
+    forward(x, context, attend): `x ... c` asks, the keys and values of the context answer, or of x itself if there is
+    none; attend maps q, k, v to their outcome, all `... heads d`.
     """
 
-    def __init__(self, channels: int, context_channels: int, *, heads: int, head_channels: int) -> None:
+    def __init__(self, channels: int, context_channels: int, *, heads: int, head_channels: int, ops: Ops) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.ops = heads, ops
         inner = heads * head_channels
         self.to_q = nn.Linear(channels, inner, bias=False)
         self.to_k = nn.Linear(context_channels, inner, bias=False)
@@ -43,10 +43,12 @@ class Attention(nn.Module):
         return self._heads(self.to_k(context)), self._heads(self.to_v(context))
 
     def forward(
-        self, x: Tensor, context: Tensor | KeysValues, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+        self, x: Tensor, context: KeysValues | None, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
     ) -> Tensor:
-        q = self._heads(self.to_q(x))
-        k, v = context if isinstance(context, tuple) else self.keys_values(context)
+        if context is None:
+            q, k, v = map(self._heads, self.ops.linears(x, (self.to_q, self.to_k, self.to_v)))
+        else:
+            q, (k, v) = self._heads(self.to_q(x)), context
         return self.to_out(rearrange(attend(q, k, v), "... heads d -> ... (heads d)"))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -74,9 +76,9 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.ops = ops
         self.norm1 = LayerNorm(channels, ops=ops)
-        self.attention1 = Attention(channels, channels, heads=heads, head_channels=head_channels)
+        self.attention1 = Attention(channels, channels, heads=heads, head_channels=head_channels, ops=ops)
         self.norm2 = LayerNorm(channels, ops=ops)
-        self.attention2 = Attention(channels, context_channels, heads=heads, head_channels=head_channels)
+        self.attention2 = Attention(channels, context_channels, heads=heads, head_channels=head_channels, ops=ops)
         self.norm3 = LayerNorm(channels, ops=ops)
         self.feed_forward = FeedForward(channels, ops=ops)
 
@@ -90,7 +92,7 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """`x ... c`, put into `out` if given; without a context's keys and values the second attention looks at x."""
         y = self.norm1(x)
-        x, y = self.norm2.of_sum(x, self.attention1(y, y, attend))
+        x, y = self.norm2.of_sum(x, self.attention1(y, None, attend))
         return self._rest(x, y, attend, context, out)
 
     def before(
@@ -98,7 +100,7 @@ class TransformerBlock(nn.Module):
     ) -> Tensor:
         """The first attention alone, which no context reaches."""
         y = self.norm1(x)
-        return self.ops.add(x, self.attention1(y, y, attend), out=out)
+        return self.ops.add(x, self.attention1(y, None, attend), out=out)
 
     def after(
         self,
@@ -119,7 +121,7 @@ class TransformerBlock(nn.Module):
         context: KeysValues | None,
         out: Tensor | None,
     ) -> Tensor:
-        x, y = self.norm3.of_sum(x, self.attention2(y, y if context is None else context, attend))
+        x, y = self.norm3.of_sum(x, self.attention2(y, context, attend))
         return self.ops.add(x, self.feed_forward(y), out=out)
 
 

@@ -7,13 +7,13 @@ training too, and anything faster has to agree with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from torch import Tensor
+from torch import Tensor, nn
 
 from i2vgen_ms.tensors import attention
 
@@ -118,6 +118,11 @@ def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tens
     return F.linear(geglu(x, weight_in, bias_in), weight_out, bias_out)
 
 
+def linears(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+    """Several layers of the same `x: ... i`, each to its own width `... o`."""
+    return tuple(layer(x) for layer in layers)
+
+
 def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
     """`function(*inputs)`, whose output has the first input's shape, and of which no place along `axis` sees another.
 
@@ -153,6 +158,7 @@ class Ops:
     join: Callable[..., Tensor] = join
     double: Callable[..., Tensor] = double
     feed_forward: Callable[..., Tensor] = feed_forward
+    linears: Callable[..., tuple[Tensor, ...]] = linears
     in_parts: Callable[..., Tensor] = in_parts
     by_frames: Callable[..., Tensor] = by_frames
 

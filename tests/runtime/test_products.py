@@ -1,0 +1,47 @@
+"""Several layers of one input as one product."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from i2vgen_ms.runtime import products
+from i2vgen_ms.tensors import ops
+from tests.oracle import relative_error
+
+
+@pytest.fixture
+def layers() -> list[nn.Linear]:
+    return [nn.Linear(12, width, bias=False, dtype=torch.float64).requires_grad_(False) for width in (8, 20, 4)]
+
+
+def test_it_is_the_definition_in_one_product(layers: list[nn.Linear], monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(2, 3, 12, dtype=torch.float64)
+    wanted = ops.linears(x, layers)
+    calls = []
+    real = torch.nn.functional.linear
+    monkeypatch.setattr(products.F, "linear", lambda *given: calls.append(given) or real(*given))
+    ours = products.linears(x, layers)
+    assert [one.shape for one in ours] == [(2, 3, 8), (2, 3, 20), (2, 3, 4)]
+    assert all(relative_error(one, other) <= 1e-14 for one, other in zip(ours, wanted, strict=True))
+    assert len(calls) == 1
+
+
+def test_weights_that_change_are_used_as_they_are(layers: list[nn.Linear]) -> None:
+    x = torch.randn(5, 12, dtype=torch.float64)
+    products.linears(x, layers)
+    layers[1].weight.data *= 2
+    assert relative_error(products.linears(x, layers)[1], ops.linears(x, layers)[1]) <= 1e-14
+
+
+def test_layers_that_are_more_than_a_product_are_called(layers: list[nn.Linear]) -> None:
+    class Adapted(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 1
+
+    x = torch.randn(5, 12, dtype=torch.float64)
+    adapted = Adapted(12, 8, bias=False, dtype=torch.float64).requires_grad_(False)
+    for others in ([adapted, *layers], [*layers, nn.Linear(12, 8, dtype=torch.float64)]):
+        ours, wanted = (one(x, others) for one in (products.linears, ops.linears))
+        assert all(torch.equal(one, other) for one, other in zip(ours, wanted, strict=True))
