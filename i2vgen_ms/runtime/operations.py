@@ -80,7 +80,7 @@ def _fused(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join
     from i2vgen_ms.runtime.kernels.doubled import conv_doubled
-    from i2vgen_ms.runtime.kernels.geglu import feed_forward
+    from i2vgen_ms.runtime.kernels.geglu import feed_forward, feed_forward_onto
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
 
@@ -108,6 +108,7 @@ def _fused(plain: Ops) -> Ops:
         join=join,
         double=double,
         feed_forward=feed_forward,
+        feed_forward_onto=feed_forward_onto,
         linears=products.linears,
         frame_attention=frame_attention.over_frames,
     )

@@ -108,6 +108,20 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         ours, wanted = (one(x, layers) for one in (table.linears, ops.linears))
         return {f"linears ({number})": (*pair, TOLERANCE) for number, pair in enumerate(zip(ours, wanted, strict=True))}
 
+    def onto() -> Pairs:
+        def end(one: Ops, change: Callable[[Tensor], Tensor], out: Tensor | None = None) -> Tensor:
+            a, b, *others = map(change, (x, y, weight, bias, *layer))
+            norm, layers = (others[0], others[1]), (others[2], others[3], others[4], others[5])
+            return one.feed_forward_of_sum(a, b, norm, layers, out=out)
+
+        wanted = end(plain, lambda one: one.half().float())
+        part = x.new_empty(1, 3, 9, 7, 64).half()[:, :, 2:7]
+        return {
+            "feed_forward_onto": (end(table, Tensor.float), end(plain, Tensor.float), TOLERANCE),
+            "feed_forward_onto in half precision": (end(table, Tensor.half), wanted, HALF_TOLERANCE),
+            "feed_forward_onto a part": (end(table, Tensor.half, part), wanted, HALF_TOLERANCE),
+        }
+
     def over_frames() -> Pairs:
         wanted = attention.over_frames(attention.math, *frames)
         return {"frame_attention": (table.attend_over_frames(*frames), wanted, TOLERANCE)}
@@ -126,6 +140,7 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         "feed_forward": lambda: {**single("feed_forward", x, *layer), **half("feed_forward", x, *layer)},
         "attention": lambda: {**half("attention", *wide), **half("attention", *many, what="of many tokens")},
         "linears": several,
+        **({} if table.feed_forward_onto is None else {"feed_forward_onto": onto}),
         "frame_attention": over_frames,
     }
 

@@ -56,17 +56,17 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Gated feed-forward of four times the width: GEGLU, then Linear."""
+    """The layers of a gated feed-forward of four times the width: GEGLU, then Linear."""
 
-    def __init__(self, channels: int, *, ops: Ops) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.ops = ops
         self.project_in = nn.Linear(channels, 8 * channels)
         self.project_out = nn.Linear(4 * channels, channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        first, second = self.project_in, self.project_out
-        return self.ops.feed_forward(x, first.weight, first.bias, second.weight, second.bias)
+    @property
+    def layers(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What `ops.feed_forward` is given beside its input."""
+        return self.project_in.weight, self.project_in.bias, self.project_out.weight, self.project_out.bias
 
 
 class TransformerBlock(nn.Module):
@@ -80,7 +80,7 @@ class TransformerBlock(nn.Module):
         self.norm2 = LayerNorm(channels, ops=ops)
         self.attention2 = Attention(channels, context_channels, heads=heads, head_channels=head_channels, ops=ops)
         self.norm3 = LayerNorm(channels, ops=ops)
-        self.feed_forward = FeedForward(channels, ops=ops)
+        self.feed_forward = FeedForward(channels)
 
     def forward(
         self,
@@ -121,8 +121,9 @@ class TransformerBlock(nn.Module):
         context: KeysValues | None,
         out: Tensor | None,
     ) -> Tensor:
-        x, y = self.norm3.of_sum(x, self.attention2(y, context, attend))
-        return self.ops.add(x, self.feed_forward(y), out=out)
+        y = self.attention2(y, context, attend)
+        norm = self.norm3.weight, self.norm3.bias
+        return self.ops.feed_forward_of_sum(x, y, norm, self.feed_forward.layers, out=out)
 
 
 class SpatialTransformer(nn.Module):

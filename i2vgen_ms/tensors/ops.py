@@ -158,9 +158,29 @@ class Ops:
     join: Callable[..., Tensor] = join
     double: Callable[..., Tensor] = double
     feed_forward: Callable[..., Tensor] = feed_forward
+    feed_forward_onto: Callable[..., Tensor] | None = None
     linears: Callable[..., tuple[Tensor, ...]] = linears
     in_parts: Callable[..., Tensor] = in_parts
     by_frames: Callable[..., Tensor] = by_frames
+
+    def feed_forward_of_sum(
+        self,
+        x: Tensor,
+        y: Tensor,
+        norm: tuple[Tensor, Tensor],
+        layers: tuple[Tensor, Tensor, Tensor, Tensor],
+        *,
+        out: Tensor | None = None,
+    ) -> Tensor:
+        """How a transformer block ends: `x + y`, and the feed-forward of its layer norm added to it.
+
+        norm: the layer norm's weight and bias. layers: the arguments of `feed_forward` after the first. The result is
+        put into `out` if that is given.
+        """
+        if self.feed_forward_onto is not None:
+            return self.feed_forward_onto(x, y, norm, layers, out)
+        total, normal = self.add_layer_norm(x, y, *norm)
+        return self.add(total, self.feed_forward(normal, *layers), out=out)
 
     def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over frames at every place; q, k, v and the result `b f n heads d`."""

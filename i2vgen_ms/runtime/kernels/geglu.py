@@ -13,6 +13,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from i2vgen_ms.runtime.kernels.add import slabs
+from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm
+
 # Tokens and channels of a tile of the gate alone.
 ROWS, COLUMNS = 32, 128
 # The fused product's tile, by the most channels that are summed: tokens, channels of the value (and as many of the
@@ -82,6 +85,28 @@ def _product(tokens, weights, bias, result, width, summed, M: tl.constexpr, N: t
 def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
     """`tensors.ops.feed_forward`, the gate fused with the product before it or in one pass of its own."""
     return F.linear(_hidden(x, weight_in, bias_in), weight_out, bias_out)
+
+
+def feed_forward_onto(
+    x: Tensor,
+    y: Tensor,
+    norm: tuple[Tensor, Tensor],
+    layers: tuple[Tensor, Tensor, Tensor, Tensor],
+    out: Tensor | None = None,
+) -> Tensor:
+    """`tensors.ops.Ops.feed_forward_of_sum`, the second layer's product added to the sum where that lies.
+
+    The sum has that layer's bias already, as no product adds both. `out` may be a part of a tensor along an axis.
+    """
+    weight_in, bias_in, weight_out, bias_out = layers
+    total, normal = add_layer_norm(x, y, *norm, shift=bias_out, total=out)
+    target = slabs(total)
+    hidden = _hidden(normal, weight_in, bias_in).view(len(target), -1, len(weight_in) // 2)
+    if len(target) == 1:
+        target[0].addmm_(hidden[0], weight_out.T)
+    else:
+        target.baddbmm_(hidden, weight_out.T.expand(len(target), -1, -1))
+    return total
 
 
 def _hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -23,17 +23,23 @@ def _normalise(
     y,
     weight,
     bias,
+    shift,
     total,
     out,
     rows,
     width,
     slab_stride,
+    total_stride,
     eps,
     Y: tl.constexpr,
+    SHIFT: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """total = x + y if there is y, and out its normalisation; x lies in slabs of `rows` rows; grid (rows, slab)."""
+    """total = x + y + shift, if there are y and shift, and out the normalisation of x + y; grid (rows, slab).
+
+    x and total lie in slabs of `rows` rows.
+    """
     slab = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
@@ -44,10 +50,12 @@ def _normalise(
     values = tl.load(x + slab * slab_stride + inner, mask=there, other=0.0).to(tl.float32)
     if Y:
         values += tl.load(y + place, mask=there, other=0.0).to(tl.float32)
+        kept = values
+        if SHIFT:
+            kept += tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+        tl.store(total + slab * total_stride + inner, kept.to(total.dtype.element_ty), mask=there)
         # What is normalised is what the sum is kept as.
-        kept = values.to(total.dtype.element_ty)
-        tl.store(total + place, kept, mask=there)
-        values = kept.to(tl.float32)
+        values = values.to(total.dtype.element_ty).to(tl.float32)
     mean = tl.sum(values, 1) / width
     apart = tl.where(there, values - mean[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(apart * apart, 1) / width + eps)
@@ -59,27 +67,55 @@ def _normalise(
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> Tensor:
     """`tensors.ops.layer_norm`; x may be a part of a tensor along one of its axes."""
     out = x.new_empty(x.shape)
-    _launch(x, None, weight, bias, out, out, eps)
+    _launch(x, None, weight, bias, None, None, out, eps)
     return out
 
 
-def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """`tensors.ops.add_layer_norm`; x may be a part of a tensor along one of its axes."""
-    total, out = x.new_empty(x.shape), x.new_empty(x.shape)
-    _launch(x, y.contiguous(), weight, bias, total, out, eps)
+def add_layer_norm(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float = 1e-5,
+    shift: Tensor | None = None,
+    total: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`tensors.ops.add_layer_norm`; x may be a part of a tensor along one of its axes.
+
+    shift: `c`, what is added to the sum beside, after it is normalised. total: where to put the sum, which may be a
+    part of a tensor too.
+    """
+    total, out = x.new_empty(x.shape) if total is None else total, x.new_empty(x.shape)
+    _launch(x, y.contiguous(), weight, bias, shift, total, out, eps)
     return total, out
 
 
-def _launch(x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor, total: Tensor, out: Tensor, eps: float) -> None:
-    source = slabs(x)
+def _launch(
+    x: Tensor,
+    y: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    shift: Tensor | None,
+    total: Tensor | None,
+    out: Tensor,
+    eps: float,
+) -> None:
+    source, target = slabs(x), slabs(out if total is None else total)
+    if total is not None and target.data_ptr() != total.data_ptr():
+        raise ValueError(f"total has no rows side by side: shape {tuple(total.shape)}, strides {total.stride()}")
+    if len(target) < len(source):
+        target = target.view(source.shape)
+    source = source.reshape(target.shape)
     count, rows, width = source.shape
     block = triton.next_power_of_2(width)
     some = max(1, VALUES // block)
     with torch.cuda.device_of(x):
         _normalise[(triton.cdiv(rows, some), count)](
-            *(source, source if y is None else y, weight, bias, total, out),
-            *(rows, width, source.stride(0), eps),
+            *(source, source if y is None else y, weight, bias, bias if shift is None else shift, target, out),
+            *(rows, width, source.stride(0), target.stride(0), eps),
             Y=y is not None,
+            SHIFT=shift is not None,
             ROWS=some,
             WIDTH=block,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from i2vgen_ms.runtime.kernels.geglu import feed_forward, fits, gated, product
+from i2vgen_ms.runtime.kernels.geglu import feed_forward, feed_forward_onto, fits, gated, product
 from i2vgen_ms.tensors import ops
 from tests.oracle import relative_error
 
@@ -76,3 +76,25 @@ def test_the_whole_layer(place: torch.device, channels: int, dtype: torch.dtype)
     assert fits(x, layer[0]) == (dtype == torch.float16 and channels == 16)
     wanted = ops.feed_forward(x.double(), *(one.double() for one in layer))
     assert relative_error(feed_forward(x, *layer), wanted) <= (1e-6 if dtype == torch.float32 else 1e-3)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_end_of_a_block(place: torch.device, axis: int | None, dtype: torch.dtype) -> None:
+    """Put where it shall be, or not."""
+    there = torch.zeros(4, 5, 6, 16, device=place, dtype=dtype)
+    part = None if axis is None else there.narrow(axis, 1, 3)
+    x, y = torch.randn(2, *(there if part is None else part).shape, device=place).to(dtype)
+    norm = tuple(torch.randn(2, 16, device=place).to(dtype))
+    shapes = (64, 16), (64,), (16, 32), (16,)
+    layers = tuple((torch.randn(shape, device=place) / 4).to(dtype) for shape in shapes)
+    double = ([one.double() for one in given] for given in ((x, y), norm, layers))
+    (a, b), exact_norm, exact_layers = double
+    wanted = ops.Ops().feed_forward_of_sum(a, b, tuple(exact_norm), tuple(exact_layers))
+    got = feed_forward_onto(x, y, norm, layers, part)
+    assert relative_error(got, wanted) <= (1e-6 if dtype == torch.float32 else 1e-3)
+    if part is not None:
+        assert got.data_ptr() == part.data_ptr()
+        assert relative_error(part, wanted) <= (1e-6 if dtype == torch.float32 else 1e-3)
+        part.zero_()
+        assert not there.any()

@@ -50,3 +50,23 @@ def test_half_precision_has_statistics_in_single(place: torch.device) -> None:
     assert torch.equal(total, x + y)
     # of the result's own rounding
     assert relative_error(norm, ops.layer_norm(total.float(), weight.float(), bias.float())) <= 3e-4
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_sum_is_put_where_it_shall_be_and_shifted_after_it_is_normalised(place: torch.device, axis: int) -> None:
+    there = torch.zeros(4, 6, 8, 20, device=place)
+    part = there.narrow(axis, 1, 3)
+    x, y = torch.randn(2, *part.shape, device=place)
+    weight, bias, shift = torch.randn(3, 20, device=place)
+    total, norm = add_layer_norm(x, y, weight, bias, shift=shift, total=part)
+    assert total.data_ptr() == part.data_ptr()
+    assert relative_error(part, x + y + shift) <= 1e-6
+    assert relative_error(norm, ops.layer_norm(x + y, weight, bias)) <= 1e-6
+    part.zero_()
+    assert not there.any()
+
+
+def test_a_sum_whose_rows_do_not_lie_side_by_side_is_refused(place: torch.device) -> None:
+    x, one = torch.randn(6, 4, device=place), torch.ones(4, device=place)
+    with pytest.raises(ValueError, match=r"total has no rows side by side: shape \(6, 4\), strides \(1, 6\)"):
+        add_layer_norm(x, x, one, one, total=torch.zeros(4, 6, device=place).T)
