@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks import models
 from benchmarks.theirs import Theirs
-from benchmarks.timing import Gate, relative_error
+from benchmarks.timing import Gate, interleaved, relative_error
 from i2vgen_ms.config import reader
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.runtime.sizes import latent_size
@@ -33,7 +33,7 @@ class Bench:
     """One command's choices, and what was loaded for them.
 
     folder: of the model folders. steps: sampling steps that are run; None is each row's own choice. oracle: where the
-    published classes are, for processes that this one starts.
+    published classes are, for processes that this one starts. alone: measure our side only.
     """
 
     folder: Path
@@ -42,6 +42,7 @@ class Bench:
     steps: int | None = None
     repeat: int = 3
     oracle: Path | None = None
+    alone: bool = False
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -66,9 +67,17 @@ class Bench:
         """The published networks of a stage."""
         return self._once(("theirs", stage), lambda: Theirs(self.home(stage), stage, self.device, half=self.half))
 
-    def gate(self, stage: int) -> Gate:
+    def gate(self, stage: int) -> Gate | None:
         """How exact one forward of a stage's network is, also for the rows that run it many times."""
+        if self.alone:
+            return None
         return self._once(("gate", stage), lambda: forward_gate(self, stage, batch=1))
+
+    def taken(self, sides: Mapping[str, Callable[[], object]], **options: Any) -> dict[str, list[float]]:
+        """What each side takes (`timing.interleaved`); a side that is not to be measured has nothing."""
+        wanted = {name: function for name, function in sides.items() if name == "ours" or not self.alone}
+        taken = interleaved(wanted, repeat=self.repeat, device=self.device, **options)
+        return {name: taken.get(name, []) for name in sides}
 
     def release(self) -> None:
         """Lets go of everything that was loaded."""

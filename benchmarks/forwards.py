@@ -35,14 +35,12 @@ def network(bench: Bench, stage: int) -> list[Row]:
     rows = []
     for batch in (1, 2):
         given, side = inputs(bench, stage, batch), bench.theirs(stage)
-        gate = bench.gate(stage) if batch == 1 else forward_gate(bench, stage, batch)
-        taken = interleaved(
+        gate = bench.gate(stage) if batch == 1 or bench.alone else forward_gate(bench, stage, batch)
+        taken = bench.taken(
             {
                 "published": partial(their_forward, side, given),
                 "ours": partial(our_forward, bench, stage, given),
             },
-            repeat=bench.repeat,
-            device=bench.device,
             warm=2,
         )
         name = f"stage {stage}, forward of batch {batch}"
@@ -82,37 +80,28 @@ def autoencoder(bench: Bench) -> list[Row]:
     pixels = torch.rand((1, frames, *size, 3), generator=generator, device=bench.device) * 2 - 1
     latents = normal((1, frames, rows, columns, channels), generator)
     pictures, small = (rearrange(one, "1 f h w c -> f c h w").contiguous() for one in (pixels, latents))
-    wide = Theirs(bench.home(2), 2, bench.device, half=False)
-    wide.autoencoder = side.autoencoder  # the same weights: published keeps them in fp32
-    with exact(bench.device):
-        encoded, decoded = wide.encode(pictures), wide.decode(small)
-    own = relative_error(side.decode(small), decoded)
-    own_encoding = relative_error(side.encode(pictures), encoded)
+    if not bench.alone:
+        wide = Theirs(bench.home(2), 2, bench.device, half=False)
+        wide.autoencoder = side.autoencoder  # the same weights: published keeps them in fp32
+        with exact(bench.device):
+            encoded, decoded = wide.encode(pictures), wide.decode(small)
+        own = relative_error(side.decode(small), decoded)
+        own_encoding = relative_error(side.encode(pictures), encoded)
     result = []
     for number in formats:
         tuned = bench.ours(2, dtype={"autoencoder": number})
-        got = relative_error(rearrange(_encode(tuned, pixels), "1 f h w c -> f c h w"), encoded)
-        # Published encoding is fp32; in fp16 ours may lose what published decoding loses.
-        gate = Gate(got, own_encoding if number == "float32" else max(own_encoding, own))
-        result.append(
-            _row(
-                bench,
-                f"autoencoder, encode {frames} frames, {number}",
-                gate,
-                lambda: side.encode(pictures),
-                partial(_encode, tuned, pixels),
-            )
-        )
-        got = relative_error(rearrange(_decode(tuned, latents), "1 f h w c -> f c h w"), decoded)
-        result.append(
-            _row(
-                bench,
-                f"autoencoder, decode {frames} frames, {number}",
-                Gate(got, own),
-                lambda: side.decode(small),
-                partial(_decode, tuned, latents),
-            )
-        )
+        encode, decode = partial(_encode, tuned, pixels), partial(_decode, tuned, latents)
+        gates: list[Gate | None] = [None, None]
+        if not bench.alone:
+            latent, frame = (rearrange(one(), "1 f h w c -> f c h w") for one in (encode, decode))
+            # Published encoding is fp32; in fp16 ours may lose what published decoding loses.
+            limit = own_encoding if number == "float32" else max(own_encoding, own)
+            gates = [Gate(relative_error(latent, encoded), limit), Gate(relative_error(frame, decoded), own)]
+        name = f"{frames} frames, {number}"
+        result += [
+            _row(bench, f"autoencoder, encode {name}", gates[0], lambda: side.encode(pictures), encode),
+            _row(bench, f"autoencoder, decode {name}", gates[1], lambda: side.decode(small), decode),
+        ]
     return result
 
 
@@ -128,20 +117,24 @@ def encoders(bench: Bench) -> list[Row]:
             return out
 
     first, second = bench.theirs(1), bench.theirs(2)
-    with exact(bench.device):
-        vector, tokens = first.encode_picture(picture), second.encode_text(texts)
+    gates: list[Gate | None] = [None, None]
+    if not bench.alone:
+        with exact(bench.device):
+            wanted = first.encode_picture(picture), second.encode_text(texts)
+        made = ours(1, picture), ours(2, texts)
+        gates = [Gate(relative_error(got, one), ROUNDING) for got, one in zip(made, wanted, strict=True)]
     return [
         _row(
             bench,
             "encoder, a picture",
-            Gate(relative_error(ours(1, picture), vector), ROUNDING),
+            gates[0],
             lambda: first.encode_picture(picture),
             lambda: ours(1, picture),
         ),
         _row(
             bench,
             "encoder, two texts",
-            Gate(relative_error(ours(2, texts), tokens), ROUNDING),
+            gates[1],
             lambda: [second.encode_text([text]) for text in texts],
             lambda: ours(2, texts),
         ),
@@ -159,6 +152,6 @@ def _decode(pipe: Any, latents: Tensor) -> Tensor:
         return torch.cat(list(network.decode(latents)), dim=1)
 
 
-def _row(bench: Bench, name: str, gate: Gate, theirs: Any, ours: Any) -> Row:
-    taken = interleaved({"published": theirs, "ours": ours}, repeat=bench.repeat, device=bench.device)
+def _row(bench: Bench, name: str, gate: Gate | None, theirs: Any, ours: Any) -> Row:
+    taken = bench.taken({"published": theirs, "ours": ours})
     return Row(name, "published", taken["published"], taken["ours"], gate=gate)

@@ -51,8 +51,9 @@ def first_call(bench: Bench) -> list[Row]:
         with tempfile.TemporaryDirectory() as kept:
             cold.append(_child(bench, "first-call", "ours", kept))
             cached.append(_child(bench, "first-call", "ours", kept))
-        with tempfile.TemporaryDirectory() as kept:
-            published.append(_child(bench, "first-call", "published", kept))
+        if not bench.alone:
+            with tempfile.TemporaryDirectory() as kept:
+                published.append(_child(bench, "first-call", "published", kept))
     return [
         _beyond("first call beyond a later, cold kernels", "published", published, cold),
         _beyond("first call beyond a later, cached kernels", "published", published, cached),
@@ -82,7 +83,7 @@ def memory(bench: Bench) -> list[Row]:
     sides = ("published", *(f"ours:{mode}" for mode in MODES))
     told: dict[str, list[Told]] = {side: [] for side in sides}
     for _ in range(bench.repeat):
-        for side in sides:
+        for side in sides[1:] if bench.alone else sides:
             told[side].append(_child(bench, "memory", side, None))
 
     def peaks(side: str, what: str) -> list[float]:
@@ -97,7 +98,7 @@ def memory(bench: Bench) -> list[Row]:
             unit="GiB",
         )
         for mode in MODES
-        for what in told["published"][0]
+        for what in told["ours:fast"][0]
     ]
 
 

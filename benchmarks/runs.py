@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor
 
 from benchmarks.bench import Bench, inputs, normal, placed
-from benchmarks.timing import Row, interleaved
+from benchmarks.timing import Row
 from i2vgen_ms import catalogue
 from i2vgen_ms.media.frames import to_uint8
 from i2vgen_ms.media.writers import open_writer
@@ -120,10 +120,8 @@ def sampling(bench: Bench, stage: int) -> list[Row]:
 
         return timed
 
-    taken = interleaved(
+    taken = bench.taken(
         {"published": whole("published", theirs), "ours": whole("ours", ours)},
-        repeat=bench.repeat,
-        device=bench.device,
         measure=lambda function, _: float(function()),  # type: ignore[arg-type]
     )
     notes = {"steps run": f"{steps} of {published}"}
@@ -166,14 +164,12 @@ def both(bench: Bench) -> list[Row]:
         )
         return _now(bench.device) - begun + missing(seen)
 
-    taken = interleaved(
+    taken = bench.taken(
         {"published": theirs, "ours": ours},
-        repeat=bench.repeat,
-        device=bench.device,
         measure=lambda function, _: float(function()),  # type: ignore[arg-type]
     )
-    gates = [bench.gate(n) for n in (1, 2)]
-    worst = max(gates, key=lambda gate: gate.ours / gate.limit)
+    gates = [gate for n in (1, 2) if (gate := bench.gate(n)) is not None]
+    worst = max(gates, key=lambda gate: gate.ours / gate.limit, default=None)
     notes = {"steps run": " + ".join(f"{steps[n]} of {published[n]}" for n in (1, 2))}
     return [Row("both stages, end to end", "published", taken["published"], taken["ours"], gate=worst, notes=notes)]
 
@@ -216,10 +212,8 @@ def files(bench: Bench) -> list[Row]:
 
         return timed
 
-    taken = interleaved(
+    taken = bench.taken(
         {"published": beyond(theirs), "ours": beyond(ours)},
-        repeat=bench.repeat,
-        device=bench.device,
         measure=lambda function, _: float(function()),  # type: ignore[arg-type]
     )
     notes = {"decoding s": pace * len(frames), "published": "PNG, then ffmpeg" if ffmpeg else "PNG, then its libraries"}

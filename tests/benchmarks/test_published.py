@@ -90,6 +90,29 @@ def test_a_mode_that_changes_a_number_is_not_exact(
 
 
 @pytest.mark.full
+def test_our_side_alone(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row that has one, without the published classes being asked for."""
+
+    def asked(*given: Any) -> Any:
+        raise AssertionError("the published classes were asked for")
+
+    monkeypatch.setattr("benchmarks.theirs.published", asked)
+    code, told = run(models, tmp_path / "out.json", "--ours", "--repeat", "1", "--steps", "2")
+    assert code == 0
+    rows = {row["row"]: row for row in told["rows"]}
+    for row in ("stage 1, 50 steps", "stage 2, one guided step", "both stages, end to end", "encoder, two texts"):
+        assert rows[row]["ours"]["median"] > 0
+        assert rows[row]["theirs"] is rows[row]["ratio"] is rows[row]["gate"] is None
+    assert rows["stage 2, 30 steps, low"]["gate"]["ok"]  # which is ours beside ours
+
+
+def test_comparisons_are_not_of_one_side(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--ours", "stage-2", "stage-2-compiled"])
+    assert "are comparisons; leave out --ours" in capsys.readouterr().err
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("row", LONG)
 def test_every_row_runs(models: Path, tmp_path: Path, row: str) -> None:
     code, told = run(models, tmp_path / "out.json", row, "--repeat", "1", "--steps", "2")
