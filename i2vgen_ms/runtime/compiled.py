@@ -88,6 +88,7 @@ def _outside(ops: Ops) -> Ops:
         ops,
         attention=attend if attend in known else _opaque(attend),
         frame_attention=None if frames is None else _opaque(frames),
+        peak=Ops.peak,
     )
 
 

@@ -26,10 +26,6 @@ from i2vgen_ms.st_unet.transformer import SpatialTransformer
 from i2vgen_ms.tensors.layers import GroupNorm, SpatialConvolution
 from i2vgen_ms.tensors.ops import Ops
 
-# The peak of a forward in activations of the finest level, measured with the operations of runtime.chunked; skips are
-# about a third of it.
-ACTIVATIONS = 11
-
 
 class SpatioTemporalUNet(nn.Module):
     """Latents, timestep and conditions to the model output.
@@ -178,7 +174,7 @@ class SpatioTemporalUNet(nn.Module):
     def activation_bytes(self, latents: tuple[int, int, int, int, int]) -> int:
         """An estimate of what `forward` needs beside the weights for latents `b c f h w`."""
         b, _, f, h, w = latents
-        return ACTIVATIONS * b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
+        return self.ops.peak * b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
 
     def takes(self, height: int, width: int) -> bool:
         """Whether latents of this size pass the levels and meet their skips at equal size."""

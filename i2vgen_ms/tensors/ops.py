@@ -143,7 +143,11 @@ def by_frames(function: Callable[..., Tensor], parts: list[Tensor], shape: tuple
 
 @dataclass(frozen=True)
 class Ops:
-    """What a network calls for its heavy work. The defaults are the plain definitions of this module."""
+    """What a network calls for its heavy work. The defaults are the plain definitions of this module.
+
+    peak: how much a forward of the ST-UNet takes with them, in activations of the finest level, as measured with the
+    operations of `runtime.chunked`; skips are about a third of it.
+    """
 
     attention: Attention = attention.sdpa
     frame_attention: Attention | None = None
@@ -162,6 +166,7 @@ class Ops:
     linears: Callable[..., tuple[Tensor, ...]] = linears
     in_parts: Callable[..., Tensor] = in_parts
     by_frames: Callable[..., Tensor] = by_frames
+    peak: int = 11
 
     def feed_forward_of_sum(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,21 @@ def test_what_raises_is_not_used_and_all_that_fail_are_named(here: None, monkeyp
     monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, add=broken, double=wrong("double")))
     with pytest.warns(FusedWarning, match="^2 fused .*add: no such instruction; double differs"):
         assert table(CUDA).add is Ops().add
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_less_memory_is_reckoned_with_where_all_of_them_work(
+    here: None, monkeypatch: pytest.MonkeyPatch, broken: bool
+) -> None:
+    made = operations._fused(Ops())
+    assert made.peak < Ops.peak
+    add = wrong("add") if broken else made.add
+    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, peak=made.peak, add=add))
+    with pytest.warns(FusedWarning) if broken else nullcontext():
+        assert table(CUDA).peak == (Ops.peak if broken else made.peak)
+    latents = (1, 4, 2, 8, 8)
+    shares = [small_network(replace(Ops(), peak=peak)).activation_bytes(latents) / peak for peak in (8, 11)]
+    assert shares[0] == shares[1] > 0
 
 
 @pytest.mark.parametrize("index", [0, 1])
