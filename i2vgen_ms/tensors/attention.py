@@ -18,7 +18,7 @@ from i2vgen_ms.errors import ConfigurationError
 def sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention by torch's scaled_dot_product_attention, which picks the fastest kernel it has.
 
-    A network that is told `sdpa` attends by its table of operations, which is this, with faster kernels for some shapes.
+    A network that is told `sdpa` attends by its table of operations: this, with faster kernels for some shapes.
 
     Args: q `b n heads d`; k and v `b m heads d`. Returns `b n heads d`.
     """

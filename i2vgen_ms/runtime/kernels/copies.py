@@ -14,7 +14,7 @@ from torch import Tensor
 ROWS, COLUMNS = 64, 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "y_rows", "blocks"])
 def _join(x, y, out, rows, y_rows, x_channels, y_channels, blocks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Rows of x with rows of y behind them, of which there may be fewer and which then repeat; grid (tile)."""
     row = (tl.program_id(0) // blocks) * ROWS + tl.arange(0, ROWS)
@@ -29,7 +29,7 @@ def _join(x, y, out, rows, y_rows, x_channels, y_channels, blocks, ROWS: tl.cons
     tl.store(out + row[:, None] * channels + column[None, :], tl.where(first, left, right), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "crop", "blocks"])
 def _double(x, out, height, width, channels, crop, blocks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Each place four times, without `crop` rows above and below; grid (row of the result, tile of it)."""
     line = tl.program_id(0)

@@ -18,7 +18,7 @@ from torch import Tensor
 ROWS, COLUMNS = 64, 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["outputs"])
 def _fold(weight, out, outputs, inputs, COLUMNS: tl.constexpr):
     """From weights `o 3 3 i` to `(phase phase o) 2 2 i`; grid (output, block of inputs)."""
     output, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -36,7 +36,7 @@ def _fold(weight, out, outputs, inputs, COLUMNS: tl.constexpr):
         tl.store(out + target, total.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width", "blocks"])
 def _interleave(
     x, bias, out, height, width, channels, blocks, BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):

@@ -15,7 +15,7 @@ from torch import Tensor
 MOST_FRAMES, MOST_WIDTH = 128, 128
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places", "heads", "frames"])
 def _attend(
     q,
     k,

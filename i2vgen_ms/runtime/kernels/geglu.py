@@ -48,7 +48,7 @@ def _gelu(x):
     return 0.5 * x + tl.abs(x) * (0.5 - root * root)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "blocks"])
 def _gated(x, out, rows, width, blocks, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """Grid (tile)."""
     tile = tl.program_id(0)

@@ -2,7 +2,8 @@
 
 PyTorch's kernel has one block a group, which leaves most of a chip idle where a group is a whole video; here the places
 are split among many, and what they find is merged (Chan et al. 1979, "Updating formulae", equation 2.1). Statistics
-are fp32 and never differences of large sums.
+are fp32 and never differences of large sums. Sizes that change no instruction are not compiled in, as a first call
+waits for each compilation.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ SUMMED, TILES = 16, 2
 SHORTEST, SPAN, PROGRAMS = 256, 2048, 1024
 # A group of so many values is done in one launch, by one program that keeps it in registers.
 WHOLE = 16384
-# Values of a tile of the merge.
-MERGED = 8192
+# Values of a tile of the merge, the same for any number of spans, so that it is compiled once a width.
+MERGED = 2048
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places", "width", "frames", "shift_stride"])
 def _whole(
     x,
     weight,
@@ -62,7 +63,7 @@ def _whole(
     tl.store(out + place, y.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places", "splits", "span", "blocks"])
 def _statistics(
     x,
     means,
@@ -105,7 +106,7 @@ def _statistics(
     tl.store(squares + place, tl.sum(square, 0) - shift * shift * (last - first).to(tl.float32), mask=column < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places", "splits", "span", "width", "frames", "shift_stride"])
 def _merge(
     means,
     squares,
@@ -156,7 +157,7 @@ def _merge(
     tl.store(shifts + item * channels + column, offset, mask=inside < width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["places", "blocks"])
 def _apply(
     x,
     out,
@@ -226,8 +227,9 @@ def group_norm(
             *(means, squares, weight, bias, added, scales, shifts),
             *(places, channels, splits, span, width, items // len(x), added.stride(0), eps),
             SHIFT=shift is not None,
-            SPLITS=min(triton.next_power_of_2(splits), max(1, MERGED // wide)),
+            SPLITS=max(1, MERGED // wide),
             WIDTH=wide,
+            num_warps=8,
         )
         _apply[(triton.cdiv(places, ROWS) * blocks, items)](
             x, out, scales, shifts, places, channels, blocks, SILU=silu, ROWS=ROWS, COLUMNS=COLUMNS

@@ -17,7 +17,7 @@ from i2vgen_ms.runtime.kernels.add import slabs
 VALUES = 2048
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _normalise(
     x,
     y,
