@@ -23,7 +23,7 @@ def test_it_is_the_definition(place: torch.device, shape: tuple[int, ...]) -> No
 
 
 def test_many_gates_are_as_good_as_the_definition_is(place: torch.device) -> None:
-    x = torch.randn(3, 200000, device=place) * 3
+    x = torch.randn(3, 20000, device=place) * 3
     wanted = ops.gated(x.double())
     assert relative_error(gated(x), wanted) <= 2 * relative_error(ops.gated(x), wanted)
 
