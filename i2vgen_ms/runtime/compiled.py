@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from i2vgen_ms.runtime import operations
+from i2vgen_ms.runtime.device import on_hopper
 from i2vgen_ms.runtime.shortage import of_the_device, of_the_host
 from i2vgen_ms.st_unet.transformer import TransformerBlock
 from i2vgen_ms.tensors import attention
@@ -53,7 +55,7 @@ def compile_blocks(network: nn.Module, device: torch.device, *, backend: Any = "
     for module in network.modules():
         ops = getattr(module, "ops", None)
         if isinstance(ops, Ops):
-            setattr(module, "ops", Ops() if id(module) in inside else _outside(ops))  # noqa: B010
+            setattr(module, "ops", Ops() if id(module) in inside else _outside(ops, device))  # noqa: B010
     for block in blocks:
         block.forward = Region(block.forward, backend)  # type: ignore[method-assign]
     return True
@@ -80,15 +82,21 @@ class Region:
             return out
 
 
-def _outside(ops: Ops) -> Ops:
-    """What compiled blocks are handed from outside: a kernel of our own is a call for them, not code to look into."""
-    known = (attention.sdpa, attention.math)
+def _outside(ops: Ops, device: torch.device) -> Ops:
+    """What compiled blocks are handed from outside: a kernel of our own is a call for them, not code to look into.
+
+    The table's attention is one on Hopper devices; elsewhere all that blocks ask it for is PyTorch's, which is looked
+    into.
+    """
     attend, frames = ops.attention, ops.frame_attention
+    if attend is operations.table(device).attention:
+        attend = _opaque(attend) if on_hopper(device) else attention.sdpa
     return replace(
         ops,
-        attention=attend if attend in known else _opaque(attend),
+        attention=attend,
         frame_attention=None if frames is None else _opaque(frames),
         peak=Ops.peak,
+        parts=Ops.parts,
     )
 
 

@@ -30,3 +30,8 @@ def choose(name: str | torch.device | None = None) -> torch.device:
     if index >= count:
         raise DeviceError(f"device {text!r} was asked for, but there are only {count} CUDA devices (from cuda:0)")
     return torch.device("cuda", index)
+
+
+def on_hopper(device: torch.device) -> bool:
+    """Whether the device multiplies by groups of warps (compute capability 9.0), as none does before or after it."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)

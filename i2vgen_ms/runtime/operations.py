@@ -33,12 +33,13 @@ _CPU = Ops(
 class FusedOps(Ops):
     """A table whose attention over frames is for what it takes; for the rest there is the network's own attention.
 
-    takes_frames: of q, k and v, whether that is so. peak: as measured at 1280x720x32, 6.5 with both guidance branches
-    in a batch and 7.8 with one.
+    takes_frames: of q, k and v, whether that is so. peak, parts: 6.5 activations with both branches at 1280x720x32, 7.6
+    with one and 17 with one of 448x256, as counted; the device's peak with both is what was counted.
     """
 
     takes_frames: Callable[[Tensor, Tensor, Tensor], bool]
-    peak: int = 8
+    peak: float = 5.5
+    parts: int = 5 * 2**26
 
     def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self.takes_frames(q, k, v):
@@ -74,11 +75,11 @@ def _cuda(device: torch.device) -> Ops:
         warnings.warn(
             f"{len(failed)} fused operations do not work on {device} and are not used: {words}", FusedWarning, 2
         )
-    return replace(fused, **{name: getattr(plain, name) for name in (*failed, "peak")}) if failed else fused
+    return replace(fused, **{name: getattr(plain, name) for name in (*failed, "peak", "parts")}) if failed else fused
 
 
 def _fused(plain: Ops) -> Ops:
-    from i2vgen_ms.runtime.kernels import frame_attention, long_attention, wide_attention
+    from i2vgen_ms.runtime.kernels import frame_attention, wide_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join
     from i2vgen_ms.runtime.kernels.doubled import conv_doubled
@@ -86,9 +87,15 @@ def _fused(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
 
+    try:  # what it is written in is no stable part of Triton
+        from i2vgen_ms.runtime.kernels import long_attention as long
+    except Exception as error:
+        warnings.warn(f"attention of many tokens has no kernel of its own: {trial.last_words(error)}", FusedWarning, 4)
+        long = None  # type: ignore[assignment]
+
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if long_attention.takes(q, k, v):
-            return long_attention.attend(q, k, v)
+        if long is not None and long.takes(q, k, v):
+            return long.attend(q, k, v)
         return wide_attention.attend(q, k, v) if wide_attention.takes(q, k) else plain.attention(q, k, v)
 
     def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -97,7 +104,9 @@ def _fused(plain: Ops) -> Ops:
         return fused.conv_spatial(double(x), weight, bias) if whole else conv_doubled(x, weight, bias)
 
     fused = replace(
-        FusedOps(**vars(plain) | {"takes_frames": frame_attention.takes, "peak": FusedOps.peak}),
+        FusedOps(
+            **vars(plain) | {"takes_frames": frame_attention.takes, "peak": FusedOps.peak, "parts": FusedOps.parts}
+        ),
         attention=attend,
         group_norm=group_norm,
         layer_norm=layer_norm,

@@ -13,9 +13,14 @@ def linears(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """`ops.linears` as one product, of plain layers without bias: x is read once. The weights are put together anew.
 
     That is a thousandth of the product's work, and so they may be moved and changed as ever. Layers that are anything
-    else, such as those with adapters, are called one by one.
+    else, such as those with adapters or hooks, are called one by one.
     """
-    if not all(type(layer) is nn.Linear and layer.bias is None for layer in layers):
+    if not all(map(_is_a_product, layers)):
         return tuple(layer(x) for layer in layers)
     weights: list[Tensor] = [layer.weight for layer in layers]  # type: ignore[misc]
     return F.linear(x, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1)
+
+
+def _is_a_product(layer: nn.Module) -> bool:
+    changed = layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer)
+    return type(layer) is nn.Linear and layer.bias is None and not changed

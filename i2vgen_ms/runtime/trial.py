@@ -21,8 +21,8 @@ TOLERANCE = 1e-5
 # The same of fp16, where the definition is computed in fp32: the result's own rounding, and that of what is between.
 HALF_TOLERANCE = 1e-3
 
-# Tokens from which attention may have a kernel of its own.
-MANY = 2048
+# So many tokens that attention may have a kernel of its own, the last of them fewer than a tile has.
+MANY = 2100
 
 # What an operation gives and what it should give, by what is compared; and how far apart they may be.
 Pairs = Mapping[str, tuple[Tensor, Tensor, float]]
@@ -85,7 +85,10 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     x, y, weight, bias = numbers(1, 3, 5, 7, 64), numbers(1, 3, 5, 7, 64), numbers(64), numbers(64)
     frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
     layer, wide = (numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)), numbers(3, 1, 40, 1, 512)
-    many, layers = numbers(3, 1, MANY, 1, 64), [_layer(numbers(width, 64)) for width in (64, 32)]
+    many = numbers(1, MANY, 3, 2, 64).unbind(2)  # q, k and v as one product gives them
+    layers = [_layer(numbers(width, 64)) for width in (64, 32)]
+    # Wider than 320 channels products have other tiles; weights that keep the size of what they are given.
+    wider = numbers(40, 328), numbers(64, 328) / 18, numbers(64), numbers(328, 32) / 6, numbers(328)
     kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
 
@@ -137,7 +140,11 @@ def _probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         "conv_temporal": lambda: single("conv_temporal", x, kernel, bias),
         "conv_halved": lambda: single("conv_halved", x, square, bias),
         "conv_doubled": lambda: half("conv_doubled", x, square, bias),
-        "feed_forward": lambda: {**single("feed_forward", x, *layer), **half("feed_forward", x, *layer)},
+        "feed_forward": lambda: {
+            **single("feed_forward", x, *layer),
+            **half("feed_forward", x, *layer),
+            **half("feed_forward", *wider, what="of many channels"),
+        },
         "attention": lambda: {**half("attention", *wide), **half("attention", *many, what="of many tokens")},
         "linears": several,
         **({} if table.feed_forward_onto is None else {"feed_forward_onto": onto}),

@@ -174,7 +174,8 @@ class SpatioTemporalUNet(nn.Module):
     def activation_bytes(self, latents: tuple[int, int, int, int, int]) -> int:
         """An estimate of what `forward` needs beside the weights for latents `b c f h w`."""
         b, _, f, h, w = latents
-        return self.ops.peak * b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
+        activation = b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
+        return self.ops.activation_bytes(activation, self.dtype.itemsize)
 
     def takes(self, height: int, width: int) -> bool:
         """Whether latents of this size pass the levels and meet their skips at equal size."""

@@ -141,12 +141,17 @@ def by_frames(function: Callable[..., Tensor], parts: list[Tensor], shape: tuple
     return function(parts)
 
 
+# Activations of the finest level that a transformer block makes of its input for a moment.
+LEAST = 14
+
+
 @dataclass(frozen=True)
 class Ops:
     """What a network calls for its heavy work. The defaults are the plain definitions of this module.
 
-    peak: how much a forward of the ST-UNet takes with them, in activations of the finest level, as measured with the
-    operations of `runtime.chunked`; skips are about a third of it.
+    peak, parts: how much a forward of the ST-UNet takes with them: so many activations of the finest level, of which
+    skips are about a third; and what is done in parts, whatever the size, in bytes for each byte of a number, though
+    never more than `LEAST` activations. Those of the defaults are of the operations of `runtime.chunked`.
     """
 
     attention: Attention = attention.sdpa
@@ -166,7 +171,12 @@ class Ops:
     linears: Callable[..., tuple[Tensor, ...]] = linears
     in_parts: Callable[..., Tensor] = in_parts
     by_frames: Callable[..., Tensor] = by_frames
-    peak: int = 11
+    peak: float = 11
+    parts: int = 2**28
+
+    def activation_bytes(self, activation: int, itemsize: int) -> int:
+        """What a forward of the ST-UNet takes beside its weights and input, of the bytes of such an activation."""
+        return int(self.peak * activation + min(self.parts * itemsize, LEAST * activation))
 
     def feed_forward_of_sum(
         self,

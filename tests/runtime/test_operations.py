@@ -118,13 +118,30 @@ def test_less_memory_is_reckoned_with_where_all_of_them_work(
 ) -> None:
     made = operations._fused(Ops())
     assert made.peak < Ops.peak
-    add = wrong("add") if broken else made.add
+    add = wrong("add") if broken else Ops().add
     monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, peak=made.peak, add=add))
     with pytest.warns(FusedWarning) if broken else nullcontext():
         assert table(CUDA).peak == (Ops.peak if broken else made.peak)
-    latents = (1, 4, 2, 8, 8)
-    shares = [small_network(replace(Ops(), peak=peak)).activation_bytes(latents) / peak for peak in (8, 11)]
-    assert shares[0] == shares[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("latents", "itemsize", "measured"),
+    [  # `b c f h w`; what the tensors of a forward of the published network were counted to take at the most, in GiB
+        ((2, 4, 32, 90, 160), 2, 3.57),
+        ((1, 4, 32, 90, 160), 2, 2.09),
+        ((1, 4, 16, 90, 160), 2, 1.34),
+        ((1, 4, 8, 90, 160), 2, 0.89),
+        ((2, 4, 32, 32, 56), 2, 0.86),
+        ((1, 4, 32, 32, 56), 2, 0.58),
+        ((1, 4, 32, 90, 160), 4, 4.04),
+        ((1, 4, 8, 90, 160), 4, 1.85),
+        ((2, 4, 32, 32, 56), 4, 1.75),
+    ],
+)
+def test_the_memory_that_is_reckoned_with_is_enough(latents: tuple[int, ...], itemsize: int, measured: float) -> None:
+    b, _, f, h, w = latents
+    reckoned = operations._fused(Ops()).activation_bytes(b * f * h * w * 320 * itemsize, itemsize) / 2**30
+    assert measured <= reckoned <= 1.2 * measured
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -45,3 +45,16 @@ def test_layers_that_are_more_than_a_product_are_called(layers: list[nn.Linear])
     for others in ([adapted, *layers], [*layers, nn.Linear(12, 8, dtype=torch.float64)]):
         ours, wanted = (one(x, others) for one in (products.linears, ops.linears))
         assert all(torch.equal(one, other) for one, other in zip(ours, wanted, strict=True))
+
+
+@pytest.mark.parametrize("how", ["hook", "hook before", "forward"])
+def test_a_layer_that_somebody_changed_is_called(layers: list[nn.Linear], how: str) -> None:
+    x, layer = torch.randn(5, 12, dtype=torch.float64), layers[1]
+    if how == "hook":
+        layer.register_forward_hook(lambda *given: given[2] * 2)
+    elif how == "hook before":
+        layer.register_forward_pre_hook(lambda _, given: (given[0] * 2,))
+    else:
+        layer.forward = lambda x: 2 * nn.functional.linear(x, layer.weight)  # type: ignore[method-assign]
+    ours, wanted = (one(x, layers) for one in (products.linears, ops.linears))
+    assert all(torch.equal(one, other) for one, other in zip(ours, wanted, strict=True))

@@ -104,9 +104,10 @@ def _launch(
     source, target = slabs(x), slabs(out if total is None else total)
     if total is not None and target.data_ptr() != total.data_ptr():
         raise ValueError(f"total has no rows side by side: shape {tuple(total.shape)}, strides {total.stride()}")
-    if len(target) < len(source):
+    if len(target) == 1:  # contiguous
         target = target.view(source.shape)
-    source = source.reshape(target.shape)
+    elif source.shape != target.shape:
+        source = x.contiguous().view(target.shape)
     count, rows, width = source.shape
     block = triton.next_power_of_2(width)
     some = max(1, VALUES // block)

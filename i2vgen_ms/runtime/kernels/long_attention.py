@@ -15,6 +15,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma, warpgroup_mma_wait
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
+from i2vgen_ms.runtime.device import on_hopper
+
 # Channels of a head, and queries of a group of warps.
 WIDTH, ROWS = 64, 64
 # Keys that are looked at together, how many such tiles are there at once, and how many groups share them; and the
@@ -250,7 +252,7 @@ def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
         and q.shape[3] == k.shape[3] == v.shape[3] == WIDTH
         and min(q.shape[1], k.shape[1]) >= FEWEST
         and all(_addressable(one) for one in (q, k, v))
-        and _on_hopper(q.device)
+        and on_hopper(q.device)
     )
 
 
@@ -259,11 +261,6 @@ def _addressable(x: Tensor) -> bool:
     rows = item > 0 and item % 8 == 0 and token % 8 == 0 and token >= WIDTH * x.shape[2]
     side_by_side = channel == 1 and (head == WIDTH or x.shape[2] == 1)
     return side_by_side and rows and x.data_ptr() % 16 == 0
-
-
-def _on_hopper(device: torch.device) -> bool:
-    """Whether its units multiply by whole groups of warps, as later devices' do no more."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from i2vgen_ms.runtime.kernels.geglu import feed_forward, feed_forward_onto, fit
 from i2vgen_ms.tensors import ops
 from tests.oracle import relative_error
 
-# What the gate of a few numbers may be off by: the sixteenth power makes sixteen of a rounding.
+# What the gate of a few numbers may be off by: the sixteenth power makes sixteen of a rounding, and where a gate is
+# small beside its number they are all there is.
 FEW = 4e-6
 
 
@@ -22,10 +23,11 @@ def test_it_is_the_definition(place: torch.device, shape: tuple[int, ...]) -> No
     assert relative_error(gated(x), wanted) <= FEW
 
 
-def test_many_gates_are_as_good_as_the_definition_is(place: torch.device) -> None:
-    x = torch.randn(3, 20000, device=place) * 3
-    wanted = ops.gated(x.double())
-    assert relative_error(gated(x), wanted) <= 2 * relative_error(ops.gated(x), wanted)
+def test_many_gates_are_about_as_good_as_the_definition_is(place: torch.device) -> None:
+    for size, worse in ((3, 2), (1, 5), (0.01, 10)):
+        x = torch.randn(3, 20000, device=place) * size
+        wanted = ops.gated(x.double())
+        assert relative_error(gated(x), wanted) <= worse * relative_error(ops.gated(x), wanted)
 
 
 def test_both_tails_of_the_gate(place: torch.device) -> None:

@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from i2vgen_ms.runtime import trial
 from i2vgen_ms.runtime.kernels import long_attention
 from i2vgen_ms.tensors import attention
+from i2vgen_ms.tensors.ops import Ops
 from tests.oracle import relative_error
 
+ROOT = Path(__file__).resolve().parents[3]
 hopper = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0), reason="needs a Hopper device"
 )
@@ -65,13 +69,25 @@ def test_large_scores_do_not_overflow() -> None:
     assert torch.equal(long_attention.attend(q, k, v), v)
 
 
+def test_what_is_tried_before_it_is_used_is_for_this_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(long_attention, "on_hopper", lambda device: True)
+    taken = []
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        taken.append(q.shape[1] if long_attention.takes(q, k, v) else None)
+        return attention.math(q, k, v)
+
+    assert not trial.failures(Ops(attention=attend), torch.device("cpu"))
+    assert [count % long_attention.TILE["KEYS"] != 0 for count in taken if count] == [True]
+
+
 def test_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
         return torch.zeros(shape, dtype=dtype)
 
     fits = of(2, 2048, 2, 64)
     assert not long_attention.takes(fits, fits, fits)
-    monkeypatch.setattr(long_attention, "_on_hopper", lambda device: True)
+    monkeypatch.setattr(long_attention, "on_hopper", lambda device: True)
     assert long_attention.takes(fits, fits, fits)
     assert long_attention.takes(*of(2, 2048, 3, 2, 64).unbind(2))
     assert not long_attention.takes(*(of(2, 2048, 2, 64, dtype=torch.float32) for _ in range(3)))
@@ -86,7 +102,7 @@ def test_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_compiles_for_hopper_and_keeps_everything_in_registers() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.runtime.kernels.compiled_for_hopper"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     for one in json.loads(done.stdout):
         assert one["wgmma"] >= 3 * 12  # three groups, of which each has products in several places
