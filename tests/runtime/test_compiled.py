@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,22 @@ def _fresh() -> Iterator[None]:
     compiled._problem.cache_clear()
     yield
     compiled._problem.cache_clear()
+
+
+@pytest.mark.parametrize("hopper", [False, True])
+def test_the_table_s_attention_is_looked_into_where_it_has_no_kernel_for_blocks(
+    monkeypatch: pytest.MonkeyPatch, hopper: bool
+) -> None:
+    def own(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return attention.sdpa(q, k, v)
+
+    table = Ops(attention=own, peak=1, parts=1)
+    monkeypatch.setattr("i2vgen_ms.runtime.operations.table", lambda device: table)
+    monkeypatch.setattr(compiled, "on_hopper", lambda device: hopper)
+    made = compiled._outside(table, HERE)
+    assert made.attention is (compiled._opaque(own) if hopper else attention.sdpa)
+    assert (made.peak, made.parts) == (Ops.peak, Ops.parts)
+    assert compiled._outside(replace(table, attention=attention.math), HERE).attention is attention.math
 
 
 @pytest.mark.full  # tracing takes half a minute

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -110,6 +111,19 @@ def test_what_raises_is_not_used_and_all_that_fail_are_named(here: None, monkeyp
     monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, add=broken, double=wrong("double")))
     with pytest.warns(FusedWarning, match="^2 fused .*add: no such instruction; double differs"):
         assert table(CUDA).add is Ops().add
+
+
+def test_where_gluon_is_not_the_other_kernels_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    from i2vgen_ms.runtime import kernels
+
+    monkeypatch.delattr(kernels, "long_attention", raising=False)
+    monkeypatch.setitem(sys.modules, "i2vgen_ms.runtime.kernels.long_attention", None)
+    with pytest.warns(FusedWarning, match="attention of many tokens has no kernel of its own: import of"):
+        made = operations._fused(Ops())
+    assert made.group_norm is not Ops().group_norm
+    q, k, v = torch.randn(3, 1, 5, 1, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(made.attention(q, k, v), attention.sdpa(q, k, v))
 
 
 @pytest.mark.parametrize("broken", [False, True])
