@@ -15,9 +15,8 @@ from i2vgen_ms.tensors import ops
 
 # Bytes of the largest intermediate result. Large enough that every part keeps the whole chip busy.
 LIMIT = 256 * 2**20
-# The same for a transformer block, and what it makes of its input for a moment, in the input's size: both layers of the
-# gated feed-forward, and what they are between.
-BLOCK_LIMIT, BLOCK_ACTIVATIONS = 2**30, 14
+# The same for a transformer block.
+BLOCK_LIMIT = 2**30
 # What a convolution block makes of its input or its output for a moment, in the larger one's size; and up to which size
 # all of it is made at once, as the parts would keep no chip busy.
 FRAME_ACTIVATIONS, WHOLE = 3, 2**30
@@ -79,7 +78,7 @@ def conv_spatial(
 def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
     """`ops.in_parts`, some places along the axis at a time; the parts are about equally long."""
     size = inputs[0].shape[axis]
-    most = max(1, BLOCK_LIMIT // (BLOCK_ACTIVATIONS * max(1, inputs[0].nbytes // size)))
+    most = max(1, BLOCK_LIMIT // (ops.BLOCK_ACTIVATIONS * max(1, inputs[0].nbytes // size)))
     if most >= size:
         return function(*inputs)
     out = torch.empty_like(inputs[0])

@@ -104,9 +104,7 @@ def _fused(plain: Ops) -> Ops:
         return fused.conv_spatial(double(x), weight, bias) if whole else conv_doubled(x, weight, bias)
 
     fused = replace(
-        FusedOps(
-            **vars(plain) | {"takes_frames": frame_attention.takes, "peak": FusedOps.peak, "parts": FusedOps.parts}
-        ),
+        FusedOps(**vars(plain), takes_frames=frame_attention.takes),
         attention=attend,
         group_norm=group_norm,
         layer_norm=layer_norm,
@@ -122,5 +120,7 @@ def _fused(plain: Ops) -> Ops:
         feed_forward_onto=feed_forward_onto,
         linears=products.linears,
         frame_attention=frame_attention.over_frames,
+        peak=FusedOps.peak,
+        parts=FusedOps.parts,
     )
     return fused

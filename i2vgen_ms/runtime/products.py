@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2vgen_ms.tensors import ops
+
 
 def linears(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     """`ops.linears` as one product, of plain layers without bias: x is read once. The weights are put together anew.
@@ -16,7 +18,7 @@ def linears(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     else, such as those with adapters or hooks, are called one by one.
     """
     if not all(map(_is_a_product, layers)):
-        return tuple(layer(x) for layer in layers)
+        return ops.linears(x, layers)
     weights: list[Tensor] = [layer.weight for layer in layers]  # type: ignore[misc]
     return F.linear(x, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1)
 

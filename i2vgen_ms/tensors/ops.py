@@ -141,8 +141,9 @@ def by_frames(function: Callable[..., Tensor], parts: list[Tensor], shape: tuple
     return function(parts)
 
 
-# Activations of the finest level that a transformer block makes of its input for a moment.
-LEAST = 14
+# What a transformer block makes of its input for a moment, in the input's size: both layers of the gated feed-forward,
+# and what they are between.
+BLOCK_ACTIVATIONS = 14
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class Ops:
 
     peak, parts: how much a forward of the ST-UNet takes with them: so many activations of the finest level, of which
     skips are about a third; and what is done in parts, whatever the size, in bytes for each byte of a number, though
-    never more than `LEAST` activations. Those of the defaults are of the operations of `runtime.chunked`.
+    never more than `BLOCK_ACTIVATIONS`. Those of the defaults are of the operations of `runtime.chunked`.
     """
 
     attention: Attention = attention.sdpa
@@ -176,7 +177,7 @@ class Ops:
 
     def activation_bytes(self, activation: int, itemsize: int) -> int:
         """What a forward of the ST-UNet takes beside its weights and input, of the bytes of such an activation."""
-        return int(self.peak * activation + min(self.parts * itemsize, LEAST * activation))
+        return int(self.peak * activation + min(self.parts * itemsize, BLOCK_ACTIVATIONS * activation))
 
     def feed_forward_of_sum(
         self,

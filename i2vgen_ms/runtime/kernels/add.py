@@ -66,12 +66,18 @@ def slabs(x: Tensor) -> Tensor:
     return x.contiguous().view(1, -1, x.shape[-1])
 
 
+def own_slabs(x: Tensor, name: str) -> Tensor:
+    """`slabs` to write to. Raises: ValueError, which calls x by its name, where they would be a copy."""
+    found = slabs(x)
+    if found.data_ptr() != x.data_ptr():
+        raise ValueError(f"{name} has no rows side by side: shape {tuple(x.shape)}, strides {x.stride()}")
+    return found
+
+
 def _launch(x: Tensor | None, y: Tensor, bias: Tensor | None, out: Tensor) -> None:
-    target = slabs(out)
+    target = own_slabs(out, "out")
     count, rows, channels = target.shape
     blocks = triton.cdiv(channels, COLUMNS)
-    if target.data_ptr() != out.data_ptr():
-        raise ValueError(f"out has no rows side by side: shape {tuple(out.shape)}, strides {out.stride()}")
     with torch.cuda.device_of(y):
         _add[(triton.cdiv(rows, ROWS) * blocks, count)](
             *(y if x is None else x, y, y if bias is None else bias, target),
