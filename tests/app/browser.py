@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.threads import as_many
+
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "output" / "screenshots"
 STARTING = 180.0
@@ -54,7 +56,7 @@ def served(folder: Path, *words: str, **environment: str) -> Iterator[Server]:
     """`python WORDS...` in a temporary folder of its own, as soon as it has said its address."""
     log, temporary = folder / "log", folder / "tmp"
     temporary.mkdir(parents=True)
-    told = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)} | environment
+    told = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)} | as_many() | environment
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, *words], cwd=folder, env=told, stdout=output, stderr=output)
     try:
