@@ -12,7 +12,7 @@ import torch
 
 from i2vgen_ms.config.reader import weight_file
 from i2vgen_ms.config.schema import Configuration
-from i2vgen_ms.runtime import memory, operations, residency
+from i2vgen_ms.runtime import beforehand, memory, operations, residency
 from i2vgen_ms.runtime.compiled import compile_blocks
 from i2vgen_ms.runtime.processor import quicken
 from i2vgen_ms.runtime.residency import Resident
@@ -76,13 +76,12 @@ class Loader:
     def networks(self, dtypes: Mapping[str, str]) -> Networks:
         """The networks in the given dtypes (by network name); each is read again only if its dtype changed."""
         with self._lock:
+            new = [name for name in architecture.NETWORKS if self._loaded.get(name, ("",))[0] != dtypes[name]]
+            if new and self._device.type == "cuda":
+                beforehand.compile_kernels(self._configuration, dtypes, self._device)
             with memory_advice("trying the operations"):
                 table = operations.table(self._device)
-            missing = {
-                name: architecture.build(self._configuration, name, table)
-                for name in architecture.NETWORKS
-                if self._loaded.get(name, ("",))[0] != dtypes[name]
-            }
+            missing = {name: architecture.build(self._configuration, name, table) for name in new}
             place = self._place(sum(_bytes(built.network, dtypes[name]) for name, built in missing.items()))
             for name, built in missing.items():
                 self._loaded[name] = (dtypes[name], self._load(name, built, dtypes[name], place))

@@ -52,19 +52,22 @@ def table(device: torch.device) -> Ops:
     return _CPU if device.type != "cuda" else _cuda(device)
 
 
+IN_PARTS = Ops(
+    group_norm=chunked.group_norm,
+    conv_spatial=chunked.conv_spatial,
+    conv_temporal=convolution.conv_temporal,
+    conv_halved=convolution.conv_halved,
+    feed_forward=chunked.feed_forward,
+    in_parts=chunked.in_parts,
+    by_frames=chunked.by_frames,
+)
+
+
 @cache
 def _cuda(device: torch.device) -> Ops:
-    plain = Ops(
-        group_norm=chunked.group_norm,
-        conv_spatial=chunked.conv_spatial,
-        conv_temporal=convolution.conv_temporal,
-        conv_halved=convolution.conv_halved,
-        feed_forward=chunked.feed_forward,
-        in_parts=chunked.in_parts,
-        by_frames=chunked.by_frames,
-    )
+    plain = IN_PARTS
     try:
-        fused = _fused(plain)
+        fused = fused_table(plain)
     except Exception as error:  # Triton is not there, or raises whatever it likes
         words = trial.last_words(error)
         warnings.warn(f"the fused operations do not work on {device} and are not used: {words}", FusedWarning, 2)
@@ -78,7 +81,7 @@ def _cuda(device: torch.device) -> Ops:
     return replace(fused, **{name: getattr(plain, name) for name in (*failed, "peak", "parts")}) if failed else fused
 
 
-def _fused(plain: Ops) -> Ops:
+def fused_table(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels import frame_attention, wide_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join

@@ -15,8 +15,9 @@ import torch
 from i2vgen_ms.config import reader
 from i2vgen_ms.errors import OutOfMemoryError
 from i2vgen_ms.pipelines.networks import Loader
-from i2vgen_ms.runtime import chunked, operations, processor, trial
+from i2vgen_ms.runtime import beforehand, chunked, operations, processor, trial
 from i2vgen_ms.runtime.operations import FusedWarning, table
+from i2vgen_ms.runtime.residency import Resident
 from i2vgen_ms.runtime.trial import failures
 from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
@@ -68,7 +69,7 @@ def test_frames_that_the_kernel_does_not_take_have_the_network_s_attention(frame
         return attention.math(q, k, v)
 
     q, k, v = torch.randn(3, 1, frames, 2, 1, 8, generator=torch.Generator().manual_seed(0))
-    made = replace(operations._fused(Ops()), attention=chosen)  # as the ST-UNet's configuration does it
+    made = replace(operations.fused_table(Ops()), attention=chosen)  # as the ST-UNet's configuration does it
     wanted = attention.over_frames(attention.math, q, k, v)
     assert relative_error(made.attend_over_frames(q, k, v), wanted) <= 1e-5
     assert asked == ([(2, frames, 1, 8)] if own else [])
@@ -97,7 +98,7 @@ def test_what_differs_from_its_definition_is_not_used_and_the_others_are(
 ) -> None:
     other: Any = lambda *given, **options: Ops().join(*given, **options)  # noqa: E731
     changed = {"join": other, name: wrong(name)}
-    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, **changed))
+    monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, **changed))
     with pytest.warns(FusedWarning, match=f"^1 fused .* {name} differs from its definition by 1.0e-03$"):
         made = table(CUDA)
     assert getattr(made, name) is not changed[name]
@@ -108,7 +109,7 @@ def test_what_raises_is_not_used_and_all_that_fail_are_named(here: None, monkeyp
     def broken(*given: Any, **options: Any) -> torch.Tensor:
         raise ValueError("many words\nno such instruction")
 
-    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, add=broken, double=wrong("double")))
+    monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, add=broken, double=wrong("double")))
     with pytest.warns(FusedWarning, match="^2 fused .*add: no such instruction; double differs"):
         assert table(CUDA).add is Ops().add
 
@@ -120,7 +121,7 @@ def test_where_gluon_is_not_the_other_kernels_are(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(kernels, "long_attention", raising=False)
     monkeypatch.setitem(sys.modules, "i2vgen_ms.runtime.kernels.long_attention", None)
     with pytest.warns(FusedWarning, match="attention of many tokens has no kernel of its own: import of"):
-        made = operations._fused(Ops())
+        made = operations.fused_table(Ops())
     assert made.group_norm is not Ops().group_norm
     q, k, v = torch.randn(3, 1, 5, 1, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(made.attention(q, k, v), attention.sdpa(q, k, v))
@@ -130,10 +131,10 @@ def test_where_gluon_is_not_the_other_kernels_are(monkeypatch: pytest.MonkeyPatc
 def test_less_memory_is_reckoned_with_where_all_of_them_work(
     here: None, monkeypatch: pytest.MonkeyPatch, broken: bool
 ) -> None:
-    made = operations._fused(Ops())
+    made = operations.fused_table(Ops())
     assert made.peak < Ops.peak
     add = wrong("add") if broken else Ops().add
-    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, peak=made.peak, add=add))
+    monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, peak=made.peak, add=add))
     with pytest.warns(FusedWarning) if broken else nullcontext():
         assert table(CUDA).peak == (Ops.peak if broken else made.peak)
 
@@ -154,7 +155,7 @@ def test_less_memory_is_reckoned_with_where_all_of_them_work(
 )
 def test_the_memory_that_is_reckoned_with_is_enough(latents: tuple[int, ...], itemsize: int, measured: float) -> None:
     b, _, f, h, w = latents
-    reckoned = operations._fused(Ops()).activation_bytes(b * f * h * w * 320 * itemsize, itemsize) / 2**30
+    reckoned = operations.fused_table(Ops()).activation_bytes(b * f * h * w * 320 * itemsize, itemsize) / 2**30
     assert measured <= reckoned <= 1.2 * measured
 
 
@@ -185,7 +186,7 @@ def test_a_passing_shortage_switches_nothing_off(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
         return Ops().add(*given, **options)
 
-    monkeypatch.setattr(operations, "_fused", lambda plain: replace(plain, add=add))
+    monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, add=add))
     with pytest.raises(torch.OutOfMemoryError):
         table(CUDA)
     assert table(CUDA).add is add
@@ -200,6 +201,24 @@ def test_a_shortage_while_operations_are_tried_ends_in_advice(monkeypatch: pytes
     loader = Loader(reader.shipped("video-to-video"), tmp_path, HERE, cache=False)
     with pytest.raises(OutOfMemoryError, match="while trying the operations; lower the memory mode"):
         loader.networks({"encoder": "float32", "st_unet": "float32", "autoencoder": "float32"})
+
+
+def test_kernels_are_compiled_before_they_are_tried_where_networks_are_new(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    done: list[Any] = []
+    dtypes, other = dict.fromkeys(("encoder", "st_unet", "autoencoder"), "float16"), {"autoencoder": "bfloat16"}
+    monkeypatch.setattr(beforehand, "compile_kernels", lambda _, dtypes, device: done.append((dtypes, device)))
+    monkeypatch.setattr(operations, "table", lambda device: done.append("trial") or Ops())
+    monkeypatch.setattr(Loader, "_load", lambda self, name, *_: Resident(torch.nn.Linear(1, 1), HERE, movable=False))
+    monkeypatch.setattr(Loader, "_place", lambda *_: HERE)
+    loader = Loader(reader.shipped("video-to-video"), tmp_path, CUDA, cache=False)
+    for chosen in (dtypes, dtypes, dtypes | other):
+        loader.networks(chosen)
+    assert done == [(dtypes, CUDA), "trial", "trial", (dtypes | other, CUDA), "trial"]
+    done.clear()
+    Loader(reader.shipped("video-to-video"), tmp_path, HERE, cache=False).networks(dtypes)
+    assert done == ["trial"]
 
 
 @pytest.mark.parametrize("chosen", ["tf32", "ieee"])
@@ -224,7 +243,7 @@ def test_what_cannot_be_compiled_is_not_used(here: None, monkeypatch: pytest.Mon
     def nothing(plain: Ops) -> Ops:
         raise RuntimeError("long words\nFailed to find C compiler")
 
-    monkeypatch.setattr(operations, "_fused", nothing)
+    monkeypatch.setattr(operations, "fused_table", nothing)
     with pytest.warns(FusedWarning, match="not used: Failed to find C compiler"):
         assert table(CUDA).feed_forward is chunked.feed_forward
 

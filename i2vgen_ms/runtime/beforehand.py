@@ -1,0 +1,137 @@
+"""Kernels compiled beforehand, several at a time; otherwise each is when it is first launched, one after the other.
+
+Which kernels a video takes, for which formats and constants, is told by configuration/kernels.json, as
+`python -m benchmarks.kernels` finds it for the published sizes. It is a matter of time alone: what the file does not
+have, or has wrong, is compiled when it is launched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from typing import Any
+
+import torch
+
+from i2vgen_ms.config import reader
+from i2vgen_ms.config.data import configuration_folder
+from i2vgen_ms.config.part import PartSpec
+from i2vgen_ms.config.schema import Configuration
+from i2vgen_ms.runtime.device import on_hopper
+
+FILE = "kernels.json"
+# In the file: the format of the network that launches a kernel.
+HALF = "half"
+# Those that are launched on Hopper devices alone, or are otherwise made there.
+OF_HOPPER = ("long_attention._attend", "geglu._product")
+# A compilation is mostly outside of Python, but a third of it is not, and more threads would wait for that.
+THREADS = 8
+
+# A kernel's module and name, what it is given by place (a tensor by its format, a descriptor by its format and tile, or
+# a number), and what by name.
+Variant = tuple[str, Sequence[Any], Mapping[str, Any]]
+
+_LOCK = threading.Lock()
+_compiled: set[tuple[str, torch.device]] = set()
+
+
+def compile_kernels(configuration: Configuration, dtypes: Mapping[str, str], device: torch.device) -> None:
+    """Compiles what a model's networks of these formats, by their names, launch on a CUDA device; once in a process.
+
+    Nothing is raised: whoever launches a kernel that cannot be compiled meets the reason, and can deal with it.
+    """
+    with _LOCK:
+        new = [one for one in variants(configuration, dtypes, device) if (repr(one), device) not in _compiled]
+        _compiled.update((repr(one), device) for one in new)
+        if new and _has_triton(device):
+            pool = ThreadPoolExecutor(min(THREADS, _processors()), "i2vgen-ms compiler")
+            try:
+                wait([pool.submit(_compile, one, device) for one in new])
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def variants(configuration: Configuration, dtypes: Mapping[str, str], device: torch.device) -> list[Variant]:
+    """What is launched on the device by networks as wide as the published ones that are in half precision, and when
+    operations are tried; each once, and first what takes longest to compile."""
+    file, task = _file(), configuration.task
+    told: list[tuple[Variant, str | None]] = [(variant, None) for variant in file["trial"]]
+    for name, listed in file[task].items():
+        alike = _widths(getattr(configuration, name)) == _widths(getattr(_published(task), name))
+        if alike and dtypes.get(name) in ("float16", "bfloat16"):
+            told += [(variant, dtypes[name]) for variant in listed]
+    found: dict[str, Variant] = {}
+    for (kernel, given, options), dtype in told:
+        if kernel not in OF_HOPPER or on_hopper(device):
+            variant = (kernel, [_in(dtype, one) for one in given], options)
+            found.setdefault(repr(variant), variant)
+    return sorted(found.values(), key=lambda one: one[0] not in OF_HOPPER)
+
+
+def _widths(part: PartSpec) -> tuple[Any, ...]:
+    return part.type, part.options.get("channels"), part.options.get("multipliers")
+
+
+def _has_triton(device: torch.device) -> bool:
+    """Whether it works, as trying the operations says; its driver is loaded here, once, and not by several threads."""
+    try:
+        with torch.cuda.device(device):
+            importlib.import_module("triton").runtime.driver.active.get_current_target()
+    except Exception:  # whatever a driver that is not there raises
+        return False
+    return True
+
+
+def _in(dtype: str | None, one: Any) -> Any:
+    if isinstance(one, dict):
+        return {**one, "dtype": _in(dtype, one["dtype"])}
+    return dtype if one == HALF else one
+
+
+def launched(variant: Variant) -> tuple[Any, list[Any], dict[str, Any]]:
+    """The kernel, and what it is launched with, in which tensors have no memory."""
+    kernel, given, options = variant
+    module, _, name = kernel.rpartition(".")
+    function = getattr(importlib.import_module(f"i2vgen_ms.runtime.kernels.{module}"), name)
+    return function, [_stand_in(one) for one in given], dict(options)
+
+
+def _stand_in(one: Any) -> Any:
+    if isinstance(one, str):
+        return torch.empty(1, dtype=getattr(torch, one), device="meta")
+    if not isinstance(one, dict):
+        return one
+    base = torch.empty(one["tile"], dtype=getattr(torch, one["dtype"]), device="meta")
+    if "layout" not in one:
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        return TensorDescriptor.from_tensor(base, one["tile"])
+    from triton.experimental.gluon.language import NVMMASharedLayout
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor as Described
+
+    return Described.from_tensor(base, one["tile"], NVMMASharedLayout(**one["layout"]))
+
+
+def _compile(variant: Variant, device: torch.device) -> None:
+    function, given, options = launched(variant)
+    with torch.cuda.device(device):  # of this thread
+        kernel = function.warmup(*given, grid=(1,), **options)
+        _ = kernel.run  # what launches it is compiled too, in some versions of Triton
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _file() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((configuration_folder() / FILE).read_text(encoding="utf-8"))
+    return found
+
+
+_published = cache(reader.shipped)
