@@ -100,7 +100,7 @@ class Call(Generic[Settings]):
         needs = {name: Need(one.nbytes, one.nbytes, one.nbytes) for name, one in self.networks.residents.items()}
         if hasattr(self.networks.st_unet, "activation_bytes"):
             one, two = (
-                self.networks.st_unet.activation_bytes((branches * count, channels, frames, rows, columns))
+                self.networks.st_unet.activation_bytes((count, channels, frames, rows, columns), branches)
                 for branches in (1, 2)
             )
             needs["st_unet"] = replace(needs["st_unet"], batched=two, sequential=one)

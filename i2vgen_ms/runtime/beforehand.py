@@ -29,7 +29,7 @@ FILE = "kernels.json"
 HALF = "half"
 # Those that are launched on Hopper devices alone, or are otherwise made there.
 OF_HOPPER = ("long_attention._attend", "geglu._product")
-# A compilation is mostly outside of Python, but a third of it is not, and more threads would wait for that.
+# A quarter of a compilation is Python, for which more threads would wait.
 THREADS = 8
 
 # A kernel's module and name, what it is given by place (a tensor by its format, a descriptor by its format and tile, or

@@ -37,6 +37,25 @@ class Context:
         return self._made[layer]
 
 
+class _Rows(Context):
+    """Some of the tokens, whose keys and values are a part of what is made of all."""
+
+    def __init__(self, whole: Context, part: slice) -> None:
+        super().__init__(whole.tokens[part])
+        self._whole, self._part = whole, part
+
+    def of(self, layer: Looking) -> tuple[Tensor, Tensor]:
+        keys, values = self._whole.of(layer)
+        return keys[self._part], values[self._part]
+
+
+def rows(context: Tensor | Context, count: int) -> list[Tensor | Context]:
+    """The context, so many rows at a time."""
+    tokens = context.tokens if isinstance(context, Context) else context
+    parts = [slice(start, start + count) for start in range(0, len(tokens), count)]
+    return [_Rows(context, part) if isinstance(context, Context) else context[part] for part in parts]
+
+
 class Prepared(NamedTuple):
     """What a network is told beside latents and time: the embedding `b e` of the frame rate, and the context."""
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from i2vgen_ms.st_unet.context import Context
 from i2vgen_ms.st_unet.residual import ResidualBlock
-from i2vgen_ms.st_unet.transformer import SpatialTransformer
+from i2vgen_ms.st_unet.transformer import Begun, SpatialTransformer
 
 
 class Stage(nn.Module):
@@ -20,20 +20,26 @@ class Stage(nn.Module):
 
     def forward(
         self,
-        given: Tensor | list[Tensor],
+        given: Tensor | list[Tensor] | Begun,
         embedding: Tensor,
-        context: Tensor | Context,
+        context: Tensor | Context | None,
         shared: Any,
         skip_temporal: bool,
-    ) -> Tensor:
+    ) -> Any:
         """What the residual block takes, `b f h w c`, and `embedding: b e`, or more rows, of which the first count.
 
-        Of a context `(g b) n d`, g conditions an item, the result is `(g b) f h w c` if the stage looks at it.
+        Of a context `(g b) n d`, g conditions an item, the result is `(g b) f h w c` if the stage looks at it. Without
+        one, and with what looks at it, the stage is begun, as far as no context reaches; to be given again, with one.
         """
-        rows = len(given[0] if isinstance(given, list) else given)
-        x = self.residual(given, embedding[:rows], skip_temporal)
+        if isinstance(given, Begun):
+            x = given
+        else:
+            rows = len(given[0] if isinstance(given, list) else given)
+            x = self.residual(given, embedding[:rows], skip_temporal)
         if self.spatial is not None:
             x = self.spatial(x, context.of(self.spatial) if isinstance(context, Context) else context)
+            if context is None:
+                return x
         if self.temporal is not None and not skip_temporal:
             x = self.temporal(x, shared)
         return x

@@ -16,9 +16,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from i2vgen_ms.errors import ArgumentError
-from i2vgen_ms.st_unet.context import Context, Prepared
+from i2vgen_ms.st_unet.context import Context, Prepared, rows
 from i2vgen_ms.st_unet.embedding import NumberEmbedding
 from i2vgen_ms.st_unet.level import Level, Stage
+from i2vgen_ms.st_unet.passage import Passage
 from i2vgen_ms.st_unet.resample import Downsample, Upsample
 from i2vgen_ms.st_unet.residual import RESIDUAL_NORM_EPS, ResidualBlock
 from i2vgen_ms.st_unet.temporal import TemporalChoice
@@ -161,21 +162,22 @@ class SpatioTemporalUNet(nn.Module):
 
     def blocks(self) -> Iterator[nn.Module]:
         """The modules that hold almost all weights, in the order in which `forward` runs them."""
-        for level in cast(Iterable[Level], self.down):
-            yield from level.stages
-            if level.resample is not None:
-                yield level.resample
-        yield from (self.middle_in, self.middle_out)
+        yield from self.descent()
+        yield self.middle_out
         for level in cast(Iterable[Level], reversed(self.up)):
             yield from level.stages
             if level.resample is not None:
                 yield level.resample
 
-    def activation_bytes(self, latents: tuple[int, int, int, int, int]) -> int:
-        """An estimate of what `forward` needs beside the weights for latents `b c f h w`."""
+    def activation_bytes(self, latents: tuple[int, int, int, int, int], conditions: int = 1) -> int:
+        """An estimate of what `forward` needs beside the weights for latents `b c f h w` of so many conditions."""
         b, _, f, h, w = latents
+        apart = conditions > 1 and self._apart(b * f * h * w)
         activation = b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
-        return self.ops.activation_bytes(activation, self.dtype.itemsize)
+        if not apart:
+            return self.ops.activation_bytes(conditions * activation, self.dtype.itemsize)
+        # What they share waits for the others: an activation, and the tokens made of it.
+        return self.ops.activation_bytes(activation, self.dtype.itemsize) + 2 * activation
 
     def takes(self, height: int, width: int) -> bool:
         """Whether latents of this size pass the levels and meet their skips at equal size."""
@@ -218,7 +220,9 @@ class SpatioTemporalUNet(nn.Module):
             prepared = Prepared(*self._conditions(text, image, fps))
         rate, context = prepared
         self._check(x, extra, prepared.items)
-        embedding = self._embedding(t, rate, prepared.items // len(x))
+        groups = prepared.items // len(x)
+        apart = groups > 1 and self._apart(x[:, 0].numel())
+        embedding = self._embedding(t, rate, 1 if apart else groups)
         shared = self.temporal_shared(x.shape[2]) if self.temporal_shared is not None else None
 
         inputs = x if extra is None else torch.cat([x, extra.to(x)], dim=1)
@@ -226,26 +230,19 @@ class SpatioTemporalUNet(nn.Module):
         if not skip_temporal:
             y = self.stem_temporal(y, shared)
 
-        # What is alive stands in this list alone, so that memory is free again as soon as it can be.
-        alive = self.shelf()
-        alive.append(y)
+        begun = [y]  # in its place, so that nothing else keeps it
         del y
+        passage = Passage(self, embedding, shared, skip_temporal)
+        out = passage.apart(begun, rows(context, len(x))) if apart else passage.together(begun, context)
+        return rearrange(out, "b f h w c -> b c f h w").to(x.dtype)
+
+    def descent(self) -> Iterator[nn.Module]:
+        """The stages and halvings, in the order in which `forward` runs them on the way down, and the lowest stage."""
         for level in cast(Iterable[Level], self.down):
-            for stage in level.stages:
-                alive.append(stage(self._handed(alive[-1]), embedding, context, shared, skip_temporal))
+            yield from level.stages
             if level.resample is not None:
-                alive.append(level.resample(alive[-1]))
-
-        alive.append(self.middle_in(self._handed(alive[-1]), embedding, context, shared, skip_temporal))
-        alive.append(self.middle_out(self._handed(alive.pop()), embedding, skip_temporal))
-
-        for level in cast(Iterable[Level], reversed(self.up)):
-            for stage in level.stages:
-                alive.append(stage(self._handed(alive.pop(), alive.pop()), embedding, context, shared, skip_temporal))
-            if level.resample is not None:
-                alive.append(level.resample(alive.pop()))
-
-        return rearrange(self.head(self.head_norm(alive.pop(), silu=True)), "b f h w c -> b c f h w").to(x.dtype)
+                yield level.resample
+        yield self.middle_in
 
     def prepare(
         self, *, text: Tensor | None = None, image: Tensor | None = None, fps: Tensor | None = None, **others: Any
@@ -258,15 +255,9 @@ class SpatioTemporalUNet(nn.Module):
         rate, context = self._conditions(text, image, fps)
         return {"prepared": Prepared(rate, Context(context)), **others}
 
-    def _handed(self, *parts: Tensor) -> Tensor | list[Tensor]:
-        """What came up, and the skip that waits for it, as a stage takes them.
-
-        The list is the stage's alone, and so is what is in it; with gradients everything is remembered anyway. A skip
-        from before the context tells groups of items apart is beside each of them.
-        """
-        if not torch.is_grad_enabled():
-            return list(parts)
-        return parts[0] if len(parts) == 1 else self.ops.join(*parts)
+    def _apart(self, places: int) -> bool:
+        """Whether several conditions of latents of so many places are worked on one after the other."""
+        return places > self.ops.together
 
     def _conditions(
         self, text: Tensor | None, image: Tensor | None, fps: Tensor | None

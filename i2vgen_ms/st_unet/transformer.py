@@ -6,7 +6,7 @@ A block is given two functions of attention: over what, and with which context, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -126,6 +126,13 @@ class TransformerBlock(nn.Module):
         return self.ops.feed_forward_of_sum(x, y, norm, self.feed_forward.layers, out=out)
 
 
+class Begun(NamedTuple):
+    """What a spatial transformer has made before it looks at a context: of `x: b f h w c` tokens `(b f) (h w) c`."""
+
+    x: Tensor
+    tokens: Tensor
+
+
 class SpatialTransformer(nn.Module):
     """Attention within each frame, then to the context: norm, Linear, one block, Linear, residual."""
 
@@ -146,25 +153,38 @@ class SpatialTransformer(nn.Module):
         """All that this layer makes of the context `b n d`."""
         return self.block.attention2.keys_values(context)
 
-    def forward(self, x: Tensor, context: Tensor | KeysValues) -> Tensor:
-        """`x: b f h w c` and the context `(g b) n d`, or its keys and values, in g groups; gives `(g b) f h w c`.
+    def forward(self, given: Tensor | Begun, context: Tensor | KeysValues | None) -> Tensor | Begun:
+        """`given: b f h w c` and the context `(g b) n d`, or its keys and values, in g groups; gives `(g b) f h w c`.
 
-        With several groups what comes before the context is computed once for all, and repeated then.
+        With several groups what comes before the context is computed once for all, and repeated then. Without a
+        context it is all that is computed; it can be given later, as often as there are contexts.
         """
+        if context is None:
+            return self._begun(cast(Tensor, given))
         if not isinstance(context, tuple):
             context = self.keys_values(context)
-        groups = len(context[0]) // len(x)
-        tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> (b f) (h w) c")
+        if isinstance(given, Tensor) and len(given) < len(context[0]):
+            given = self._begun(given)
+        rest: Callable[..., Tensor]
+        if isinstance(given, Tensor):
+            x, tokens, rest = given, self._tokens(given), self._whole
+        else:
+            (x, tokens), rest = given, self._after
+        del given
+        if len(x) < len(context[0]):
+            groups = len(context[0]) // len(x)
+            x, tokens = x.repeat(groups, 1, 1, 1, 1), tokens.repeat(groups, 1, 1)
         # Every frame of an item looks at the same: a view where there is one item.
         k, v = (one.unsqueeze(1).expand(-1, x.shape[1], -1, -1, -1).flatten(0, 1) for one in context)
-        if groups == 1:
-            tokens = self.ops.in_parts(self._whole, tokens, k, v, axis=0)
-        else:
-            tokens = self.ops.in_parts(self._before, tokens, axis=0).repeat(groups, 1, 1)
-            x = x.repeat(groups, 1, 1, 1, 1)
-            tokens = self.ops.in_parts(self._after, tokens, k, v, axis=0)
+        tokens = self.ops.in_parts(rest, tokens, k, v, axis=0)
         y = self.project_out(rearrange(tokens, "(b f) (h w) c -> b f h w c", b=len(x), h=x.shape[2]))
         return self.ops.add(x, y)
+
+    def _begun(self, x: Tensor) -> Begun:
+        return Begun(x, self.ops.in_parts(self._before, self._tokens(x), axis=0))
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        return rearrange(self.project_in(self.norm(x)), "b f h w c -> (b f) (h w) c")
 
     def _whole(self, tokens: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None) -> Tensor:
         return cast(Tensor, self.block(tokens, self.ops.attention, (k, v), out=out))

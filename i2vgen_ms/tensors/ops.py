@@ -7,6 +7,7 @@ training too, and anything faster has to agree with them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -152,7 +153,8 @@ class Ops:
 
     peak, parts: how much a forward of the ST-UNet takes with them: so many activations of the finest level, of which
     skips are about a third; and what is done in parts, whatever the size, in bytes for each byte of a number, though
-    never more than `BLOCK_ACTIVATIONS`. Those of the defaults are of the operations of `runtime.chunked`.
+    never more than `BLOCK_ACTIVATIONS`. Those of the defaults are of the operations of `runtime.chunked`. together: up
+    to how many places `b f h w` of latents several conditions are one batch; of more, one after the other is computed.
     """
 
     attention: Attention = attention.sdpa
@@ -174,6 +176,7 @@ class Ops:
     by_frames: Callable[..., Tensor] = by_frames
     peak: float = 11
     parts: int = 2**28
+    together: float = math.inf
 
     def activation_bytes(self, activation: int, itemsize: int) -> int:
         """What a forward of the ST-UNet takes beside its weights and input, of the bytes of such an activation."""

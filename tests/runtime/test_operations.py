@@ -21,6 +21,7 @@ from i2vgen_ms.runtime.residency import Resident
 from i2vgen_ms.runtime.trial import failures
 from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
+from i2vgen_ms.weights import architecture
 from tests.oracle import relative_error
 from tests.runtime.small import HERE, inputs, small_network
 
@@ -157,6 +158,20 @@ def test_the_memory_that_is_reckoned_with_is_enough(latents: tuple[int, ...], it
     b, _, f, h, w = latents
     reckoned = operations.fused_table(Ops()).activation_bytes(b * f * h * w * 320 * itemsize, itemsize) / 2**30
     assert measured <= reckoned <= 1.2 * measured
+
+
+@pytest.mark.parametrize(
+    ("latents", "measured"),
+    [  # as above, with two conditions
+        ((1, 4, 32, 90, 160), 2.65),
+        ((1, 4, 32, 32, 56), 0.86),
+    ],
+)
+def test_the_memory_of_two_conditions_is_enough(latents: tuple[int, ...], measured: float) -> None:
+    configuration = reader.shipped("video-to-video")
+    table = operations.fused_table(operations.IN_PARTS)
+    network: Any = architecture.build(configuration, "st_unet", table).network.half()
+    assert measured <= network.activation_bytes(latents, 2) / 2**30 <= 1.2 * measured
 
 
 @pytest.mark.parametrize("index", [0, 1])

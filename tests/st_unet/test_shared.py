@@ -52,11 +52,16 @@ def conditions(kind: str, count: int, items: int = 2) -> tuple[dict[str, Any], d
     return several, shared
 
 
+# Tables with which conditions are worked on as one batch, and one after the other.
+WAYS = {"together": Ops(), "apart": Ops(together=0)}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("count", "items"), [(2, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("way", WAYS)
 @torch.no_grad()
-def test_sharing_is_repeating(kind: str, count: int, items: int, record_property: Any) -> None:
-    mine, x = network(kind), latents(batch=items, height=4, width=6)
+def test_sharing_is_repeating(kind: str, count: int, items: int, way: str, record_property: Any) -> None:
+    mine, x = network(kind, WAYS[way]), latents(batch=items, height=4, width=6)
     several, shared = conditions(kind, count, items)
     repeated = {name: torch.cat([one] * count) for name, one in {"x": x, "t": T[:items], **shared}.items()}
     wanted = mine(**repeated, **several)
@@ -68,9 +73,16 @@ def test_sharing_is_repeating(kind: str, count: int, items: int, record_property
         assert relative_error(one, other) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("way", "wanted"),
+    [
+        ("together", {"stem": [1], "residual": [1], "project_in": [1], "temporal": [2], "head": [2]}),
+        ("apart", {"stem": [1], "residual": [1], "project_in": [1], "temporal": [1, 1], "head": [1, 1]}),
+    ],
+)
 @torch.no_grad()
-def test_what_comes_before_the_context_is_computed_once() -> None:
-    mine, sizes = network("text"), dict[str, int]()
+def test_what_comes_before_the_context_is_computed_once(way: str, wanted: dict[str, list[int]]) -> None:
+    mine, sizes = network("text", WAYS[way]), dict[str, list[int]]()
     watched = {
         "stem": mine.stem,
         "residual": mine.down[0].stages[0].residual,
@@ -79,10 +91,31 @@ def test_what_comes_before_the_context_is_computed_once() -> None:
         "head": mine.head,
     }
     for name, module in watched.items():
-        module.register_forward_pre_hook(lambda _, given, name=name: sizes.update({name: len(given[0])}))
+        module.register_forward_pre_hook(lambda _, given, name=name: sizes.setdefault(name, []).append(len(given[0])))
     several, shared = conditions("text", 2, 1)
     mine(latents(batch=1, height=4, width=6), T[:1], **shared, **several)
-    assert sizes == {"stem": 1, "residual": 1, "project_in": 1, "temporal": 2, "head": 2}
+    assert sizes == wanted
+
+
+@pytest.mark.parametrize(("places", "heads"), [(2 * 3 * 4 * 6, 1), (2 * 3 * 4 * 6 - 1, 2)])
+@torch.no_grad()
+def test_the_size_without_conditions_decides_how_they_are_worked_on(places: int, heads: int) -> None:
+    mine, calls = network("text", Ops(together=places)), list[int]()
+    mine.head.register_forward_pre_hook(lambda *_: calls.append(0))
+    several, shared = conditions("text", 2)
+    mine(latents(height=4, width=6), T, **shared, **several)
+    assert len(calls) == heads
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_apart_is_each_alone(kind: str) -> None:
+    mine, x = network(kind, WAYS["apart"]), latents(height=4, width=6)
+    several, shared = conditions(kind, 2)
+    both = mine(x, T, **shared, **several).chunk(2)
+    for index, got in enumerate(both):
+        alone = {name: one.chunk(2)[index] for name, one in several.items()}
+        assert relative_error(got, mine(x, T, **shared, **alone)) <= 1e-6
 
 
 @pytest.mark.parametrize(("limit", "divided"), [(2000, True), (10**9, False)])
@@ -109,9 +142,10 @@ def test_sharing_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int, divided: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
 @torch.no_grad()
-def test_prepared_conditions_give_the_same_bits_and_are_worked_on_once(kind: str) -> None:
-    mine, x = network(kind), latents(height=4, width=6)
+def test_prepared_conditions_give_the_same_bits_and_are_worked_on_once(kind: str, way: str) -> None:
+    mine, x = network(kind, WAYS[way]), latents(height=4, width=6)
     several, shared = conditions(kind, 2)
     wanted = [mine(x, t, **several, **shared) for t in (T, T - 40)]
     calls: list[str] = []
@@ -124,12 +158,13 @@ def test_prepared_conditions_give_the_same_bits_and_are_worked_on_once(kind: str
     assert ready.keys() == {"prepared", *({"extra"} & shared.keys())}
 
 
+@pytest.mark.parametrize("way", WAYS)
 @torch.no_grad()
-def test_prepared_conditions_of_a_network_that_is_streamed() -> None:
-    one, (several, shared) = Device().resident(network("text")), conditions("text", 2)
+def test_prepared_conditions_of_a_network_that_is_streamed(way: str) -> None:
+    one, (several, shared) = Device().resident(network("text", WAYS[way])), conditions("text", 2)
     given = {**shared, **several}
     x = latents(height=4, width=6)
-    wanted = [network("text")(x, t, **given) for t in (T, T - 40)]
+    wanted = [network("text", WAYS[way])(x, t, **given) for t in (T, T - 40)]
     one.leave()
     with one.placed(stream=True, keep=False) as streamed:
         ready = [streamed.prepare(**given) for _ in range(2)]
