@@ -64,7 +64,7 @@ def call(parser: argparse.ArgumentParser, *, fps: Any = int) -> Any:
     group.add_argument("--timestep-rounding", metavar="HOW", help="published, or exact")
     group.add_argument("--guidance-scale", type=float, metavar="X")
     group.add_argument("--guidance-rescale", type=float, metavar="X", help="0 to 1")
-    group.add_argument("--guidance-branches", metavar="HOW", help="batched, or sequential in half the memory")
+    group.add_argument("--guidance-branches", metavar="HOW", help="batched, or sequential in less memory")
     group.add_argument("--fps", type=fps)
     group.add_argument("--on-oom", metavar="WHAT", help="raise, or lower the memory mode and go on")
     group.add_argument("--cuda-graphs", metavar="WHEN", help="auto, on or off: record the network's calls, on CUDA")

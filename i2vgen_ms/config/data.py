@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def configuration_folder() -> Path:
-    """The folder with one folder a model variant."""
+    """The folder with one folder a model variant, and `kernels.json`."""
     return _folder("configuration")
 
 

@@ -45,8 +45,7 @@ class ClassifierFree:
     scale: 1 runs the positive branch alone.
     rescale: in [0, 1]; how far the standard deviation of the guided output is pulled back to that of the positive one,
         over all but the batch axis, on the network's output whatever it predicts (Lin et al. 2023, section 3.4).
-    branches: `batched` runs both in one call, of a batch of 2 b; `sequential` in one call after the other, in half the
-        memory.
+    branches: `batched` runs both in one call; `sequential` in one call after the other, which takes less memory.
     """
 
     def __init__(

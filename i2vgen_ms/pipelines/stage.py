@@ -99,10 +99,10 @@ class Call(Generic[Settings]):
         count = min(self.count, self.settings.batch_size)
         needs = {name: Need(one.nbytes, one.nbytes, one.nbytes) for name, one in self.networks.residents.items()}
         if hasattr(self.networks.st_unet, "activation_bytes"):
-            one, two = (
-                self.networks.st_unet.activation_bytes((count, channels, frames, rows, columns), branches)
-                for branches in (1, 2)
-            )
+            sized = self.networks.st_unet.activation_bytes
+            one, two = (sized((branches * count, channels, frames, rows, columns)) for branches in (1, 2))
+            if hasattr(self.networks.st_unet, "per_condition"):  # it knows what two conditions share
+                two = sized((count, channels, frames, rows, columns), 2)
             needs["st_unet"] = replace(needs["st_unet"], batched=two, sequential=one)
         autoencoder = self.plan.within(self.networks.autoencoder)
         if hasattr(autoencoder, "activation_bytes"):

@@ -11,8 +11,9 @@ import importlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -22,13 +23,18 @@ from i2vgen_ms.config import reader
 from i2vgen_ms.config.data import configuration_folder
 from i2vgen_ms.config.part import PartSpec
 from i2vgen_ms.config.schema import Configuration
-from i2vgen_ms.runtime.device import on_hopper
+from i2vgen_ms.runtime.device import has_copy_engine, on_hopper
 
 FILE = "kernels.json"
 # In the file: the format of the network that launches a kernel.
 HALF = "half"
-# Those that are launched on Hopper devices alone, or are otherwise made there.
-OF_HOPPER = ("long_attention._attend", "geglu._product")
+# Of kernels that not every device is given, which ones are.
+NEEDS: dict[str, Callable[[torch.device], bool]] = {
+    "long_attention._attend": on_hopper,
+    "geglu._product": has_copy_engine,
+}
+# What takes longest to compile.
+LONGEST = ("long_attention._attend", "geglu._product")
 # A quarter of a compilation is Python, for which more threads would wait.
 THREADS = 8
 
@@ -36,24 +42,33 @@ THREADS = 8
 # a number), and what by name.
 Variant = tuple[str, Sequence[Any], Mapping[str, Any]]
 
-_LOCK = threading.Lock()
+_LOCK, _BINDING = threading.Lock(), threading.Lock()
 _compiled: set[tuple[str, torch.device]] = set()
 
 
-def compile_kernels(configuration: Configuration, dtypes: Mapping[str, str], device: torch.device) -> None:
+def compile_kernels(configuration: Configuration, dtypes: Mapping[str, str], device: torch.device) -> int:
     """Compiles what a model's networks of these formats, by their names, launch on a CUDA device; once in a process.
 
-    Nothing is raised: whoever launches a kernel that cannot be compiled meets the reason, and can deal with it.
+    Returns: how many were compiled. That others were not is no error here: whoever launches a kernel that cannot be
+    compiled meets the reason, and can deal with it; one for which there was no thread is compiled then.
     """
     with _LOCK:
-        new = [one for one in variants(configuration, dtypes, device) if (repr(one), device) not in _compiled]
-        _compiled.update((repr(one), device) for one in new)
-        if new and _has_triton(device):
-            pool = ThreadPoolExecutor(min(THREADS, _processors()), "i2vgen-ms compiler")
-            try:
-                wait([pool.submit(_compile, one, device) for one in new])
-            finally:
-                pool.shutdown(cancel_futures=True)
+        new = {
+            repr(one): one for one in variants(configuration, dtypes, device) if (repr(one), device) not in _compiled
+        }
+        if not new or not _has_triton(device):
+            return 0
+        jobs: list[Future[None]] = []
+        pool = ThreadPoolExecutor(min(THREADS, _processors()), "i2vgen-ms compiler")
+        try:
+            with suppress(RuntimeError):  # the system has no more threads, or the interpreter is ending
+                for one in new.values():
+                    jobs.append(pool.submit(_compile, one, device))
+            wait(jobs)
+        finally:
+            pool.shutdown(cancel_futures=True)
+        _compiled.update((name, device) for name in new)
+        return sum(job.exception() is None for job in jobs)
 
 
 def variants(configuration: Configuration, dtypes: Mapping[str, str], device: torch.device) -> list[Variant]:
@@ -67,10 +82,10 @@ def variants(configuration: Configuration, dtypes: Mapping[str, str], device: to
             told += [(variant, dtypes[name]) for variant in listed]
     found: dict[str, Variant] = {}
     for (kernel, given, options), dtype in told:
-        if kernel not in OF_HOPPER or on_hopper(device):
+        if kernel not in NEEDS or NEEDS[kernel](device):
             variant = (kernel, [_in(dtype, one) for one in given], options)
             found.setdefault(repr(variant), variant)
-    return sorted(found.values(), key=lambda one: one[0] not in OF_HOPPER)
+    return sorted(found.values(), key=lambda one: one[0] not in LONGEST)
 
 
 def _widths(part: PartSpec) -> tuple[Any, ...]:
@@ -120,6 +135,8 @@ def _stand_in(one: Any) -> Any:
 def _compile(variant: Variant, device: torch.device) -> None:
     function, given, options = launched(variant)
     with torch.cuda.device(device):  # of this thread
+        with _BINDING:  # two threads would make two of these, and the kernels of one be lost
+            _ = function.device_caches[device.index]
         kernel = function.warmup(*given, grid=(1,), **options)
         _ = kernel.run  # what launches it is compiled too, in some versions of Triton
 

@@ -32,6 +32,11 @@ def choose(name: str | torch.device | None = None) -> torch.device:
     return torch.device("cuda", index)
 
 
+def has_copy_engine(device: torch.device) -> bool:
+    """Whether the device brings tiles of a tensor by itself (compute capability 9.0 and later)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
+
+
 def on_hopper(device: torch.device) -> bool:
     """Whether the device multiplies by groups of warps (compute capability 9.0), as none does before or after it."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)

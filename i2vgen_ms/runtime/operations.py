@@ -33,8 +33,8 @@ _CPU = Ops(
 class FusedOps(Ops):
     """A table whose attention over frames is for what it takes; for the rest there is the network's own attention.
 
-    takes_frames: of q, k and v, whether that is so. peak, parts: 6.5 activations with both branches at 1280x720x32, 7.6
-    with one and 17 with one of 448x256, as counted; the device's peak with both is what was counted.
+    takes_frames: of q, k and v, whether that is so. peak, parts: 7.6 activations with one branch at 1280x720x32 and 17
+    with one of 448x256, as counted without a device.
     """
 
     takes_frames: Callable[[Tensor, Tensor, Tensor], bool]

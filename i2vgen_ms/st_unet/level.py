@@ -29,7 +29,8 @@ class Stage(nn.Module):
         """What the residual block takes, `b f h w c`, and `embedding: b e`, or more rows, of which the first count.
 
         Of a context `(g b) n d`, g conditions an item, the result is `(g b) f h w c` if the stage looks at it. Without
-        one, and with what looks at it, the stage is begun, as far as no context reaches; to be given again, with one.
+        a context, a stage that looks at one stops before it and returns `Begun`, to be given back with each context.
+        Both are calls of the module, as who brings its weights waits for these.
         """
         if isinstance(given, Begun):
             x = given

@@ -230,7 +230,7 @@ class SpatioTemporalUNet(nn.Module):
         if not skip_temporal:
             y = self.stem_temporal(y, shared)
 
-        begun = [y]  # in its place, so that nothing else keeps it
+        begun = [y]  # which is emptied, so that nothing keeps y
         del y
         passage = Passage(self, embedding, shared, skip_temporal)
         out = passage.apart(begun, rows(context, len(x))) if apart else passage.together(begun, context)

@@ -1,7 +1,7 @@
 """A passage: once down through the levels of a network and up again, for one or several conditions an item.
 
 Given what the stem made. What comes before the first look at the context is the same for all conditions, and computed
-once; how they go on from there is chosen here: as one batch, or one after the other in the memory of one.
+once; from there they go on as one batch, or one after the other, which takes little more memory than one does.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 
 class Passage:
-    """Through `network`, with the embedding `b e` of time and frame rate, and what temporal blocks share.
+    """Through `network`, with the embedding of time and frame rate, and what temporal blocks share.
 
-    It may be `(g b) e`, the rows of all conditions, where they are together.
+    The embedding is `b e`; where the g conditions of each item are together, `(g b) e`.
     """
 
     def __init__(self, network: SpatioTemporalUNet, embedding: Tensor, shared: Any, skip_temporal: bool) -> None:
         self._network, self._embedding, self._told = network, embedding, (shared, skip_temporal)
 
     def together(self, begun: list[Tensor], context: Tensor | Context) -> Tensor:
-        """`(g b) f h w c` of what the stem made, `b f h w c`, alone in a list, and the context `(g b) n d`."""
+        """`(g b) f h w c` of what the stem made, `b f h w c`, alone in a list that is emptied; context `(g b) n d`."""
         return self._rest(begun, self._network.descent(), context)
 
     def apart(self, begun: list[Tensor], contexts: Iterable[Tensor | Context]) -> Tensor:
-        """The same, for contexts `b n d` one after the other."""
+        """The same, for contexts `b n d` one after the other; the list grows by what they share."""
         down = deque(self._network.descent())
         while not _looks(down[0]):
             begun.append(self._down(down.popleft(), begun[-1], None))

@@ -127,7 +127,8 @@ class TransformerBlock(nn.Module):
 
 
 class Begun(NamedTuple):
-    """What a spatial transformer has made before it looks at a context: of `x: b f h w c` tokens `(b f) (h w) c`."""
+    """What a spatial transformer has made before it looks at a context, to go on with several: of `x: b f h w c` tokens
+    `(b f) (h w) c`."""
 
     x: Tensor
     tokens: Tensor
@@ -157,7 +158,7 @@ class SpatialTransformer(nn.Module):
         """`given: b f h w c` and the context `(g b) n d`, or its keys and values, in g groups; gives `(g b) f h w c`.
 
         With several groups what comes before the context is computed once for all, and repeated then. Without a
-        context it is all that is computed; it can be given later, as often as there are contexts.
+        context that alone is computed; the `Begun` that comes of it can be given in place of x with each context.
         """
         if context is None:
             return self._begun(cast(Tensor, given))

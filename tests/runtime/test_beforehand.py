@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,13 +31,18 @@ needs_triton = pytest.mark.skipif(
 )
 
 
+HAS_TRITON = beforehand._has_triton
+
+
 @pytest.fixture(autouse=True)
-def _hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device of that kind, for which nothing is compiled yet, and nothing is in these tests."""
-    monkeypatch.setattr(beforehand, "on_hopper", lambda device: True)
+def capability(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """That of a device, for which nothing is compiled yet, and nothing is in these tests."""
+    number = [9, 0]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: tuple(number))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(beforehand, "_has_triton", lambda device: True)
     monkeypatch.setattr(beforehand, "_compiled", set())
-    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    return number
 
 
 @pytest.fixture
@@ -54,13 +61,17 @@ def kernels(**options: Any) -> set[str]:
 def test_the_longest_come_first_and_each_once() -> None:
     found = variants(SECOND, HALF, CUDA)
     assert len({repr(one) for one in found}) == len(found) > len(kernels()) > 10
-    assert {kernel for kernel, _, _ in found[:3]} == set(beforehand.OF_HOPPER)
+    assert {kernel for kernel, _, _ in found[:3]} == set(beforehand.LONGEST)
 
 
-def test_other_devices_have_those_that_they_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "without"),
+    [([8, 0], {"long_attention._attend", "geglu._product"}), ([9, 0], set()), ([10, 0], {"long_attention._attend"})],
+)
+def test_a_device_has_those_that_it_can_have(capability: list[int], number: list[int], without: set[str]) -> None:
     everything = kernels()
-    monkeypatch.setattr(beforehand, "on_hopper", lambda device: False)
-    assert everything - kernels() == set(beforehand.OF_HOPPER)
+    capability[:] = number
+    assert everything - kernels() == without
 
 
 def test_formats_are_those_of_the_networks() -> None:
@@ -87,21 +98,21 @@ def test_networks_of_other_widths_or_formats_have_theirs_later(options: dict[str
 
 
 def test_each_is_compiled_once_beside_others(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    together, record = threading.Barrier(2, timeout=30), beforehand._compile
+    together, record, begun = threading.Barrier(2, timeout=30), beforehand._compile, itertools.count()
 
     def slow(one: Any, device: torch.device) -> None:
-        if len(compiled) < 2:
+        if next(begun) < 2:
             together.wait()  # for another one; alone it would wait in vain, and raise
         record(one, device)
 
     monkeypatch.setattr(beforehand, "_compile", slow)
     monkeypatch.setattr(beforehand, "_processors", lambda: 2)
-    compile_kernels(SECOND, HALF, CUDA)
+    count = compile_kernels(SECOND, HALF, CUDA)
     assert sorted(compiled) == sorted(repr(one) for one in variants(SECOND, HALF, CUDA))
-    compile_kernels(SECOND, HALF, CUDA)
-    assert len(compiled) == len(set(compiled))
-    compile_kernels(SECOND, HALF | {"st_unet": "bfloat16"}, CUDA)
-    assert len(compiled) == len(set(compiled)) > len(variants(SECOND, HALF, CUDA))
+    assert count == len(compiled)
+    assert compile_kernels(SECOND, HALF, CUDA) == 0
+    more = compile_kernels(SECOND, HALF | {"st_unet": "bfloat16"}, CUDA)
+    assert len(compiled) == len(set(compiled)) == count + more > count
 
 
 def test_what_does_not_compile_is_left_to_whoever_launches_it(
@@ -110,20 +121,51 @@ def test_what_does_not_compile_is_left_to_whoever_launches_it(
     record = beforehand._compile
 
     def failing(one: Any, device: torch.device) -> None:
-        if one[0] in beforehand.OF_HOPPER:
+        if one[0] in beforehand.LONGEST:
             raise RuntimeError("no such instruction")
         record(one, device)
 
     monkeypatch.setattr(beforehand, "_compile", failing)
-    compile_kernels(SECOND, HALF, CUDA)
-    others = [one for one in variants(SECOND, HALF, CUDA) if one[0] not in beforehand.OF_HOPPER]
-    assert len(compiled) == len(others) > 0
+    others = [one for one in variants(SECOND, HALF, CUDA) if one[0] not in beforehand.LONGEST]
+    assert compile_kernels(SECOND, HALF, CUDA) == len(compiled) == len(others) > 0
 
 
-def test_without_triton_nothing_is(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "triton", None)
-    assert not beforehand._has_triton(CUDA)
+@pytest.mark.parametrize("most", [0, 1])
+def test_with_too_few_threads_the_rest_is_left(compiled: list[str], monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    start, begun = threading.Thread.start, itertools.count()
+
+    def limited(self: threading.Thread) -> None:
+        if next(begun) >= most:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(beforehand, "_processors", lambda: 2)
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    assert (compile_kernels(SECOND, HALF, CUDA) > 0) == (most > 0)
+    assert len(compiled) <= len(variants(SECOND, HALF, CUDA))
+
+
+def test_what_was_interrupted_is_compiled_the_next_time(compiled: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(jobs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(beforehand, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            compile_kernels(SECOND, HALF, CUDA)
+    compiled.clear()
+    assert compile_kernels(SECOND, HALF, CUDA) == len(compiled) > 0
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_a_triton_that_works_nothing_is(
+    compiled: list[str], monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    driver = SimpleNamespace(active=SimpleNamespace(get_current_target=lambda: "a device"))
+    triton = SimpleNamespace(runtime=SimpleNamespace(driver=driver))
+    monkeypatch.setattr(beforehand, "_has_triton", HAS_TRITON)
+    monkeypatch.setitem(sys.modules, "triton", triton if there else None)
+    assert (compile_kernels(SECOND, HALF, CUDA) > 0) == there == bool(compiled)
 
 
 def python(tmp_path: Path, *words: str) -> str:

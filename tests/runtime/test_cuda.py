@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from i2vgen_ms.autoencoder.kl import AutoencoderKL
+from i2vgen_ms.config import reader
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.random_model import make_random_model
-from i2vgen_ms.runtime import chunked, operations, residency
+from i2vgen_ms.runtime import beforehand, chunked, operations, residency
 from i2vgen_ms.runtime.memory import PLANS
 from i2vgen_ms.tensors import ops
 from tests.autoencoder.small import PUBLISHED
@@ -73,6 +74,13 @@ def test_the_share_of_the_process_is_what_is_free(share: None) -> None:
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(2**30 / total)
     assert 0 < residency.free_bytes(DEVICE) <= 2**30
+
+
+@pytest.mark.parametrize("task", ["image-to-video", "video-to-video"])
+def test_every_kernel_is_compiled_beforehand(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beforehand, "_compiled", set())
+    told = reader.shipped(task), {"st_unet": "float16", "autoencoder": "float16"}, DEVICE
+    assert beforehand.compile_kernels(*told) == len(beforehand.variants(*told)) > 20
 
 
 @pytest.mark.parametrize("per_frame", [True, False])

@@ -159,12 +159,13 @@ def test_prepared_conditions_give_the_same_bits_and_are_worked_on_once(kind: str
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["text", "attention on the coarse level alone", "attention in the middle alone"])
 @torch.no_grad()
-def test_prepared_conditions_of_a_network_that_is_streamed(way: str) -> None:
-    one, (several, shared) = Device().resident(network("text", WAYS[way])), conditions("text", 2)
+def test_prepared_conditions_of_a_network_that_is_streamed(way: str, kind: str) -> None:
+    one, (several, shared) = Device().resident(network(kind, WAYS[way])), conditions(kind, 2)
     given = {**shared, **several}
     x = latents(height=4, width=6)
-    wanted = [network("text", WAYS[way])(x, t, **given) for t in (T, T - 40)]
+    wanted = [network(kind, WAYS[way])(x, t, **given) for t in (T, T - 40)]
     one.leave()
     with one.placed(stream=True, keep=False) as streamed:
         ready = [streamed.prepare(**given) for _ in range(2)]

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from i2vgen_ms.runtime.device import has_copy_engine
 from i2vgen_ms.runtime.kernels.add import slabs
 from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm
 
@@ -139,7 +140,7 @@ def fits(x: Tensor, weight: Tensor) -> bool:
     half = x.dtype in (torch.float16, torch.bfloat16)
     aligned = x.is_contiguous() and weight.is_contiguous() and x.shape[-1] % 8 == 0 and len(weight) % 16 == 0
     aligned = aligned and x.data_ptr() % 16 == 0 and weight.data_ptr() % 16 == 0
-    modern = x.device.type != "cuda" or torch.cuda.get_device_capability(x.device)[0] >= 9
+    modern = x.device.type != "cuda" or has_copy_engine(x.device)
     return half and aligned and modern and x.shape[-1] <= WIDEST
 
 

@@ -54,7 +54,7 @@ def main(task: str) -> tuple[int, list[str]]:
         mock.patch.object(JITFunction, "run", unlaunched),
         mock.patch.object(CompiledKernel, "run", None),
         mock.patch.object(torch.cuda, "device", return_value=nullcontext()),
-        mock.patch.object(beforehand, "on_hopper", return_value=True),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
         mock.patch.object(long_attention, "on_hopper", return_value=True),
         torch.no_grad(),
     ):
