@@ -24,6 +24,7 @@ from i2vgen_ms.pipelines import load
 from i2vgen_ms.runtime.sizes import latent_size
 from i2vgen_ms.weights import architecture
 
+META = torch.device("meta")
 # Of a forward that is measured alone; any timestep does.
 TIMESTEP = 741
 
@@ -120,6 +121,19 @@ def inputs(bench: Bench, stage: int, batch: int) -> Inputs:
         ours["fps"] = torch.full((batch,), 8.0, device=bench.device)
         theirs = [one | {"fps": torch.full((1,), 8, device=bench.device)} for one in theirs]
     return Inputs(ours, theirs)
+
+
+def inputs_on_meta(
+    configuration: Any, stage: int, *, batch: int = 1, conditions: int = 1, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """Arguments without numbers of a forward of ours, at the configuration's size, with so many conditions an item."""
+    context = torch.empty((batch * conditions, 1 if stage == 1 else 77, 1024), device=META)
+    given = {
+        "x": torch.empty((batch, *latent_shape(configuration)), dtype=dtype, device=META),
+        "t": torch.empty((batch,), device=META),
+        "image" if stage == 1 else "text": context,
+    }
+    return given | ({"fps": torch.empty((batch,), device=META)} if stage == 1 else {})
 
 
 def latent_shape(configuration: Any) -> tuple[int, int, int, int]:

@@ -26,11 +26,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.bench import latent_shape
+from benchmarks.bench import META, inputs_on_meta, latent_shape
 from benchmarks.models import configuration
 from i2vgen_ms.weights import architecture
 
-META = torch.device("meta")
 # Operations that give another view of their input move nothing.
 VIEWS = (
     "view",
@@ -136,13 +135,7 @@ def counts(device: Device) -> list[Count]:
         chosen = configuration(stage, "full")
         network = architecture.build(chosen, "st_unet").network
         for batch in (1, 2):
-            given: dict[str, Tensor] = {
-                "x": torch.empty((batch, *latent_shape(chosen)), device=META),
-                "t": torch.empty((batch,), device=META),
-                "image" if stage == 1 else "text": torch.empty((batch, 1 if stage == 1 else 77, 1024), device=META),
-            }
-            if stage == 1:
-                given["fps"] = torch.empty((batch,), device=META)
+            given = inputs_on_meta(chosen, stage, batch=batch)
             name = f"stage {stage}, forward of batch {batch}"
             found.append(count(name, partial(network, **given), device))
     chosen = configuration(2, "full")

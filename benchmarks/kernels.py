@@ -20,14 +20,13 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from benchmarks.bench import latent_shape
+from benchmarks.bench import META, inputs_on_meta, latent_shape
 from benchmarks.models import configuration
 from i2vgen_ms.config.data import configuration_folder
 from i2vgen_ms.runtime import beforehand, operations, trial
 from i2vgen_ms.tensors.ops import Ops
 from i2vgen_ms.weights import architecture
 
-META = torch.device("meta")
 DTYPE = torch.float16
 STAGES = {"image-to-video": 1, "video-to-video": 2}
 
@@ -45,17 +44,21 @@ class Launches:
         self.counts[json.dumps([name, arguments, options])] += 1
 
 
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 def kind(one: Any, *, fixed: bool) -> Any:
     """What Triton tells apart of an argument; fixed: also the numbers of which instructions depend."""
     if isinstance(one, Tensor):
         assert one.data_ptr() % 16 == 0
-        return str(one.dtype).removeprefix("torch.")
+        return name_of(one.dtype)
     if isinstance(one, int):
         assert abs(one) < 2**31
         return (16 if one % 16 == 0 else 1 if one == 1 else 3) if fixed else 3
     if isinstance(one, float):
         return 0.5
-    described: dict[str, Any] = {"dtype": str(one.base.dtype).removeprefix("torch."), "tile": list(one.block_shape)}
+    described: dict[str, Any] = {"dtype": name_of(one.base.dtype), "tile": list(one.block_shape)}
     layout = getattr(one, "layout", None)
     if layout is not None:
         names = ("swizzle_byte_width", "element_bitwidth", "rank")
@@ -83,15 +86,10 @@ def runs(task: str, table: Ops) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is run for a task, with the name of the network that does it."""
     chosen, stage = configuration(STAGES[task], "full"), STAGES[task]
     network: Any = architecture.build(chosen, "st_unet", table).network.to(DTYPE)
-    channels, frames, rows, columns = latent_shape(chosen)
     for branches in (1, 2):  # one after the other, or as one batch
-        context = torch.empty((branches, 1 if stage == 1 else 77, 1024), device=META)
-        given = {"image" if stage == 1 else "text": context}
-        if stage == 1:
-            given["fps"] = torch.empty((1,), device=META)
-        x = torch.empty((1, channels, frames, rows, columns), dtype=DTYPE, device=META)
-        yield "st_unet", partial(network, x, torch.empty((1,), device=META), **given)
+        yield "st_unet", partial(network, **inputs_on_meta(chosen, stage, conditions=branches, dtype=DTYPE))
     coder: Any = architecture.build(chosen, "autoencoder", table).network.to(DTYPE)
+    channels, frames, rows, columns = latent_shape(chosen)
     latents = torch.empty((1, frames, rows, columns, channels), device=META)
     yield "autoencoder", lambda: list(coder.decode(latents))
     if stage == 2:
@@ -116,7 +114,7 @@ def found() -> dict[str, dict[str, Counter[str]]]:
 
 def written(launches: dict[str, dict[str, Counter[str]]]) -> str:
     """The file's text, a variant a line."""
-    half = f'"{str(DTYPE).removeprefix("torch.")}"'
+    half = json.dumps(name_of(DTYPE))
 
     def lines(counts: Counter[str], margin: str, change: Callable[[str], str] = str) -> str:
         return "[\n" + ",\n".join(f"{margin}  {change(one)}" for one in sorted(counts)) + f"\n{margin}]"
