@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
-import os
-import subprocess
 import sys
 import threading
 from contextlib import nullcontext
@@ -20,8 +18,8 @@ import torch
 from i2vgen_ms.config import reader
 from i2vgen_ms.runtime import beforehand
 from i2vgen_ms.runtime.beforehand import compile_kernels, variants
+from tests.runtime.uninterpreted import ROOT, python
 
-ROOT = Path(__file__).resolve().parents[2]
 CUDA = torch.device("cuda", 0)
 HALF = {"encoder": "float32", "st_unet": "float16", "autoencoder": "float16"}
 SECOND = reader.shipped("video-to-video")
@@ -166,15 +164,6 @@ def test_without_a_triton_that_works_nothing_is(
     monkeypatch.setattr(beforehand, "_has_triton", HAS_TRITON)
     monkeypatch.setitem(sys.modules, "triton", triton if there else None)
     assert (compile_kernels(SECOND, HALF, CUDA) > 0) == there == bool(compiled)
-
-
-def python(tmp_path: Path, *words: str) -> str:
-    """Another process's output: this one's Triton may be set to its interpreter for good."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @needs_triton

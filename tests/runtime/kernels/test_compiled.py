@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 
 import pytest
+
+from tests.runtime.uninterpreted import python
 
 # In a process of its own, because the tests of the numbers may have set Triton to its interpreter for good.
 COMPILE = """
@@ -52,15 +52,8 @@ POINTERS = {"means", "squares", "scales", "shifts", "scores", "sums"}
 @pytest.mark.full
 @pytest.mark.parametrize("capability", [80, 90])
 def test_every_kernel_compiles(capability: int, tmp_path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     code = f"CAPABILITY, POINTERS = {capability}, {POINTERS!r}\n{COMPILE}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
-    )
-    assert done.returncode == 0, done.stderr
+    compiled = python(tmp_path, "-c", code).split()
     assert {
         "_statistics",
         "_whole",
@@ -76,4 +69,4 @@ def test_every_kernel_compiles(capability: int, tmp_path) -> None:
         "_attend",
         "_join",
         "_double",
-    } <= set(done.stdout.split())
+    } <= set(compiled)

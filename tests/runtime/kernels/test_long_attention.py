@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +13,8 @@ from i2vgen_ms.runtime.kernels import long_attention
 from i2vgen_ms.tensors import attention
 from i2vgen_ms.tensors.ops import Ops
 from tests.oracle import relative_error
+from tests.runtime.uninterpreted import python
 
-ROOT = Path(__file__).resolve().parents[3]
 hopper = pytest.mark.skipif(
     not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0), reason="needs a Hopper device"
 )
@@ -99,11 +96,8 @@ def test_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not long_attention.takes(fits, fits, of(2 * 2048 * 2 * 64 + 1)[1:].view(2, 2048, 2, 64))
 
 
-def test_it_compiles_for_hopper_and_keeps_everything_in_registers() -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.runtime.kernels.compiled_for_hopper"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
-    for one in json.loads(done.stdout):
+def test_it_compiles_for_hopper_and_keeps_everything_in_registers(tmp_path: Path) -> None:
+    printed = python(tmp_path, "-m", "tests.runtime.kernels.compiled_for_hopper")
+    for one in json.loads(printed):
         assert one["wgmma"] >= 3 * 12  # three groups, of which each has products in several places
         assert (one["stack"], one["local"]) == (0, 0)
