@@ -94,20 +94,21 @@ class ClassifierFree:
         return out
 
 
-def _shares(network: Any) -> TypeGuard[Sharing]:
+def shares(network: Any) -> TypeGuard[Sharing]:
+    """Whether the network says more of itself than that it can be called."""
     return hasattr(network, "per_condition") and hasattr(network, "prepare")
 
 
 def _prepared(network: Network, conditions: Mapping[str, Any]) -> Guided:
     """The network under these conditions."""
-    ready = network.prepare(**conditions) if _shares(network) else conditions
+    ready = network.prepare(**conditions) if shares(network) else conditions
     return lambda x, t: network(x, t, **ready)
 
 
 def _together(network: Network, positive: Mapping[str, Any], negative: Mapping[str, Any]) -> Guided:
     """Both branches in one call of the network, the positive one first."""
     both = _join(positive, negative)
-    if _shares(network):
+    if shares(network):
         same = [name for name in both if name not in network.per_condition]
         # Only what is the same object is known to be equal without waiting for a device.
         if all(positive[name] is negative[name] for name in same):

@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from i2vgen_ms.cautions import caution
 from i2vgen_ms.config.schema import Configuration
+from i2vgen_ms.diffusion.guidance import shares
 from i2vgen_ms.diffusion.samplers.sampler import Step
 from i2vgen_ms.errors import ArgumentError, ForkError, NonFiniteError, OutOfMemoryError
 from i2vgen_ms.media.limits import Limits
@@ -99,10 +100,9 @@ class Call(Generic[Settings]):
         count = min(self.count, self.settings.batch_size)
         needs = {name: Need(one.nbytes, one.nbytes, one.nbytes) for name, one in self.networks.residents.items()}
         if hasattr(self.networks.st_unet, "activation_bytes"):
-            sized = self.networks.st_unet.activation_bytes
-            one, two = (sized((branches * count, channels, frames, rows, columns)) for branches in (1, 2))
-            if hasattr(self.networks.st_unet, "per_condition"):  # it knows what two conditions share
-                two = sized((count, channels, frames, rows, columns), 2)
+            sized, item = self.networks.st_unet.activation_bytes, (channels, frames, rows, columns)
+            one = sized((count, *item))
+            two = sized((count, *item), 2) if shares(self.networks.st_unet) else sized((2 * count, *item))
             needs["st_unet"] = replace(needs["st_unet"], batched=two, sequential=one)
         autoencoder = self.plan.within(self.networks.autoencoder)
         if hasattr(autoencoder, "activation_bytes"):

@@ -70,20 +70,19 @@ IN_PARTS = Ops(
 
 @cache
 def _cuda(device: torch.device) -> Ops:
-    plain = IN_PARTS
     try:
-        fused = fused_table(plain)
+        fused = fused_table(IN_PARTS)
     except Exception as error:  # Triton is not there, or raises whatever it likes
         words = trial.last_words(error)
         warnings.warn(f"the fused operations do not work on {device} and are not used: {words}", FusedWarning, 2)
-        return plain
+        return IN_PARTS
     failed = trial.failures(fused, device)
     if failed:
         words = "; ".join(failed.values())
         warnings.warn(
             f"{len(failed)} fused operations do not work on {device} and are not used: {words}", FusedWarning, 2
         )
-    return replace(fused, **{name: getattr(plain, name) for name in (*failed, "peak", "parts")}) if failed else fused
+    return replace(fused, **{name: getattr(IN_PARTS, name) for name in (*failed, "peak", "parts")}) if failed else fused
 
 
 def fused_table(plain: Ops) -> Ops:

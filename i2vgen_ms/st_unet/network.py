@@ -172,9 +172,8 @@ class SpatioTemporalUNet(nn.Module):
     def activation_bytes(self, latents: tuple[int, int, int, int, int], conditions: int = 1) -> int:
         """An estimate of what `forward` needs beside the weights for latents `b c f h w` of so many conditions."""
         b, _, f, h, w = latents
-        apart = conditions > 1 and self._apart(b * f * h * w)
         activation = b * f * h * w * self.head_norm.weight.shape[0] * self.dtype.itemsize
-        if not apart:
+        if not self._apart(b * f * h * w, conditions):
             return self.ops.activation_bytes(conditions * activation, self.dtype.itemsize)
         # What they share waits for the others: an activation, and the tokens made of it.
         return self.ops.activation_bytes(activation, self.dtype.itemsize) + 2 * activation
@@ -221,7 +220,7 @@ class SpatioTemporalUNet(nn.Module):
         rate, context = prepared
         self._check(x, extra, prepared.items)
         groups = prepared.items // len(x)
-        apart = groups > 1 and self._apart(x[:, 0].numel())
+        apart = self._apart(x[:, 0].numel(), groups)
         embedding = self._embedding(t, rate, 1 if apart else groups)
         shared = self.temporal_shared(x.shape[2]) if self.temporal_shared is not None else None
 
@@ -255,9 +254,9 @@ class SpatioTemporalUNet(nn.Module):
         rate, context = self._conditions(text, image, fps)
         return {"prepared": Prepared(rate, Context(context)), **others}
 
-    def _apart(self, places: int) -> bool:
-        """Whether several conditions of latents of so many places are worked on one after the other."""
-        return places > self.ops.together
+    def _apart(self, places: int, conditions: int) -> bool:
+        """Whether the conditions of latents of so many places are worked on one after the other."""
+        return conditions > 1 and places > self.ops.together
 
     def _conditions(
         self, text: Tensor | None, image: Tensor | None, fps: Tensor | None

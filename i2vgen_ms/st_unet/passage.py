@@ -27,7 +27,7 @@ class Passage:
     """
 
     def __init__(self, network: SpatioTemporalUNet, embedding: Tensor, shared: Any, skip_temporal: bool) -> None:
-        self._network, self._embedding, self._told = network, embedding, (shared, skip_temporal)
+        self._network, self._embedding, self._shared, self._skip_temporal = network, embedding, shared, skip_temporal
 
     def together(self, begun: list[Tensor], context: Tensor | Context) -> Tensor:
         """`(g b) f h w c` of what the stem made, `b f h w c`, alone in a list that is emptied; context `(g b) n d`."""
@@ -42,7 +42,7 @@ class Passage:
         before, made = self._down(stage, begun[-1], None), []
         for context in contexts:
             passed = [*begun]
-            passed.append(stage(before, self._embedding, context, *self._told))
+            passed.append(self._through(stage, before, context))
             made.append(self._rest(passed, down, context))
         return torch.cat(made)
 
@@ -55,19 +55,20 @@ class Passage:
             alive.append(begun.pop(0))
         for module in down:
             alive.append(self._down(module, alive[-1], context))
-        alive.append(network.middle_out(self._handed(alive.pop()), self._embedding, self._told[1]))
+        alive.append(network.middle_out(self._handed(alive.pop()), self._embedding, self._skip_temporal))
         for level in cast(Iterable[Level], reversed(network.up)):
             for stage in level.stages:
-                alive.append(stage(self._handed(alive.pop(), alive.pop()), self._embedding, context, *self._told))
+                alive.append(self._through(stage, self._handed(alive.pop(), alive.pop()), context))
             if level.resample is not None:
                 alive.append(level.resample(alive.pop()))
         out: Tensor = network.head(network.head_norm(alive.pop(), silu=True))
         return out
 
     def _down(self, module: nn.Module, x: Tensor, context: Tensor | Context | None) -> Any:
-        if isinstance(module, Stage):
-            return module(self._handed(x), self._embedding, context, *self._told)
-        return module(x)
+        return self._through(module, self._handed(x), context) if isinstance(module, Stage) else module(x)
+
+    def _through(self, stage: nn.Module, given: Any, context: Tensor | Context | None) -> Any:
+        return stage(given, self._embedding, context, self._shared, self._skip_temporal)
 
     def _handed(self, *parts: Tensor) -> Tensor | list[Tensor]:
         """What came up, and the skip that waits for it, as a stage takes them.
