@@ -49,11 +49,10 @@ class _Rows(Context):
         return keys[self._part], values[self._part]
 
 
-def rows(context: Tensor | Context, count: int) -> list[Tensor | Context]:
-    """The context, so many rows at a time."""
-    tokens = context.tokens if isinstance(context, Context) else context
-    parts = [slice(start, start + count) for start in range(0, len(tokens), count)]
-    return [_Rows(context, part) if isinstance(context, Context) else context[part] for part in parts]
+def rows(context: Tensor | Context, count: int) -> list[Context]:
+    """The context, so many rows at a time; keys and values are made of all, whose bits can depend on how many."""
+    whole = context if isinstance(context, Context) else Context(context)
+    return [_Rows(whole, slice(start, start + count)) for start in range(0, len(whole.tokens), count)]
 
 
 class Prepared(NamedTuple):
