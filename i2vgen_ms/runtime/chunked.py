@@ -17,9 +17,10 @@ from i2vgen_ms.tensors import ops
 LIMIT = 256 * 2**20
 # The same for a transformer block.
 BLOCK_LIMIT = 2**30
-# What a convolution block makes of its input or its output for a moment, in the larger one's size; and up to which size
-# all of it is made at once, as the parts would keep no chip busy.
-FRAME_ACTIVATIONS, WHOLE = 3, 2**30
+# What a convolution block makes of its input or its output for a moment, in the larger one's size; up to which size all
+# of it is made at once, as the parts would keep no chip busy; and the size of a part of more. There is so much room at
+# 1280x720 while others take more, and cuDNN is a quarter slower with parts of three and five frames than with all.
+FRAME_ACTIVATIONS, WHOLE, FRAMES_LIMIT = 3, 2**30, 576 * 2**20
 
 
 def group_norm(
@@ -95,7 +96,7 @@ def by_frames(function: Callable[..., Tensor], parts: list[Tensor], shape: tuple
     if made <= WHOLE:
         del like
         return function(parts)
-    out, count = like.new_empty(shape), min(frames, -(-made // LIMIT))
+    out, count = like.new_empty(shape), min(frames, -(-made // FRAMES_LIMIT))
     pieces = [one.tensor_split(count, 1) for one in parts]
     parts.clear()
     for *some, there in zip(*pieces, out.tensor_split(count, 1), strict=True):

@@ -82,7 +82,7 @@ def test_in_parts(monkeypatch: pytest.MonkeyPatch, limit: int, axis: int) -> Non
 
 @pytest.mark.parametrize(("limit", "whole", "parts"), [(1, 1, 5), (640, 1, 3), (1, 10**9, 1)])
 def test_by_frames(monkeypatch: pytest.MonkeyPatch, limit: int, whole: int, parts: int) -> None:
-    monkeypatch.setattr(chunked, "LIMIT", limit)
+    monkeypatch.setattr(chunked, "FRAMES_LIMIT", limit)
     monkeypatch.setattr(chunked, "WHOLE", whole)
     x, y = torch.randn(2, 5, 2, 1, 4), torch.randn(2, 5, 2, 1, 4)
     given, sizes = [x, y], list[int]()
@@ -98,8 +98,8 @@ def test_by_frames(monkeypatch: pytest.MonkeyPatch, limit: int, whole: int, part
 
 
 def test_the_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunked, "LIMIT", 2000)  # parts of every kind
-    monkeypatch.setattr(chunked, "BLOCK_LIMIT", 2000)
+    for name in ("LIMIT", "BLOCK_LIMIT", "FRAMES_LIMIT"):  # parts of every kind
+        monkeypatch.setattr(chunked, name, 2000)
     monkeypatch.setattr(chunked, "WHOLE", 1)
     wanted = small_network()(**inputs())
     with torch.no_grad():
