@@ -17,10 +17,8 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     In two, the places of a frame are a row of some ten thousand columns, for which its kernels are not made.
     """
-    y = F.conv3d(
-        rearrange(x, "b f h w c -> b c f h w"), weight.unsqueeze(3), bias, padding=(weight.shape[2] // 2, 0, 0)
-    )
-    return rearrange(y, "b c f h w -> b f h w c")
+    y = F.conv3d(x.movedim(-1, 1), weight.unsqueeze(3), bias, padding=(weight.shape[2] // 2, 0, 0))
+    return y.movedim(1, -1)
 
 
 def conv_halved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -40,3 +40,8 @@ def has_copy_engine(device: torch.device) -> bool:
 def on_hopper(device: torch.device) -> bool:
     """Whether the device multiplies by groups of warps (compute capability 9.0), as none does before or after it."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many multiprocessors a CUDA device has."""
+    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -86,24 +86,30 @@ def _cuda(device: torch.device) -> Ops:
 
 
 def fused_table(plain: Ops) -> Ops:
-    from i2vgen_ms.runtime.kernels import frame_attention, wide_attention
+    from i2vgen_ms.runtime.kernels import frame_attention, geglu, short_attention, wide_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join
     from i2vgen_ms.runtime.kernels.doubled import conv_doubled
-    from i2vgen_ms.runtime.kernels.geglu import feed_forward, feed_forward_onto
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
-    from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
+    from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm, shift_layer_norm
 
-    try:  # what it is written in is no stable part of Triton
+    try:  # what they are written in is no stable part of Triton
         from i2vgen_ms.runtime.kernels import long_attention as long
+        from i2vgen_ms.runtime.kernels import narrow_geglu as narrow
     except Exception as error:
-        warnings.warn(f"attention of many tokens has no kernel of its own: {trial.last_words(error)}", FusedWarning, 4)
-        long = None  # type: ignore[assignment]
+        warnings.warn(f"there are no kernels made for Hopper devices: {trial.last_words(error)}", FusedWarning, 4)
+        long = narrow = None  # type: ignore[assignment]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if long is not None and long.takes(q, k, v):
             return long.attend(q, k, v)
+        if short_attention.takes(q, k, v):
+            return short_attention.attend(q, k, v)
         return wide_attention.attend(q, k, v) if wide_attention.takes(q, k) else plain.attention(q, k, v)
+
+    def gate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        hopper = narrow is not None and narrow.fits(x, weight)
+        return narrow.product(x, weight, bias) if hopper else geglu.geglu(x, weight, bias)
 
     def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # In fp32 cuDNN takes as much memory again, and a convolution by rows does not.
@@ -117,15 +123,17 @@ def fused_table(plain: Ops) -> Ops:
         layer_norm=layer_norm,
         add=add,
         add_layer_norm=add_layer_norm,
+        shift_layer_norm=shift_layer_norm,
         conv_spatial=convolution.bias_apart(plain.conv_spatial, add_bias_),
         conv_temporal=convolution.bias_apart(plain.conv_temporal, add_bias_),
         conv_halved=convolution.bias_apart(plain.conv_halved, add_bias_),
         conv_doubled=doubled,
         join=join,
         double=double,
-        feed_forward=feed_forward,
-        feed_forward_onto=feed_forward_onto,
+        feed_forward=partial(geglu.feed_forward, gate=gate),
+        feed_forward_onto=partial(geglu.feed_forward_onto, gate=gate),
         linears=products.linears,
+        linear=products.linear,
         frame_attention=frame_attention.over_frames,
         peak=FusedOps.peak,
         parts=FusedOps.parts,

@@ -87,9 +87,15 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     frames = tuple(numbers(1, 5, 7, 2, 40) for _ in range(3))
     layer, wide = (numbers(512, 64), numbers(512), numbers(64, 256), numbers(64)), numbers(3, 1, 40, 1, 512)
     many = numbers(1, MANY, 3, 2, 64).unbind(2)  # q, k and v as one product gives them
+    few = many[0], *numbers(1, 77, 2, 2, 64).unbind(2)  # k and v of a text
     layers = [_layer(numbers(width, 64)) for width in (64, 32)]
+    # A layer with a bias that is narrow enough for its bias to be added by who reads what it gives.
+    with_bias = _layer(numbers(32, 64), numbers(32))
     # Wider than 320 channels products have other tiles; weights that keep the size of what they are given.
     wider = numbers(40, 336), numbers(64, 336) / 18, numbers(64), numbers(336, 32) / 6, numbers(336)
+    # Of so many tokens they have a kernel of their own; its last tile is not whole, and no tile is like the next.
+    tokens = numbers(65, 272).repeat(253, 1)
+    narrow = tokens, numbers(64, 272) / 16, numbers(64), numbers(272, 32) / 6, numbers(272)
     kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
 
@@ -101,12 +107,18 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         wanted = getattr(plain, name)(*(one.float() for one in halves))
         return {f"{name} {what}": (getattr(table, name)(*halves), wanted, HALF_TOLERANCE)}
 
-    def sum_and_norm() -> Pairs:
-        ours, wanted = (one(x, y, weight, bias) for one in (table.add_layer_norm, ops.add_layer_norm))
+    def sum_and_norm(name: str, *given: Tensor, **options: Tensor) -> Pairs:
+        ours = getattr(table, name)(given[0].clone(), *given[1:], **options)  # which may be put in place
+        wanted = getattr(ops, name)(*given, **options)
         return {
-            f"add_layer_norm ({what})": (*pair, TOLERANCE)
+            f"{name} ({what})": (*pair, TOLERANCE)
             for what, pair in zip(("sum", "norm"), zip(ours, wanted, strict=True), strict=True)
         }
+
+    def with_what_is_lacking() -> Pairs:
+        made, lacking = table.linear(x, with_bias)
+        made = made if lacking is None else made + lacking
+        return {"linear": (made, ops.linear(x, with_bias)[0], TOLERANCE)}
 
     def several() -> Pairs:
         ours, wanted = (one(x, layers) for one in (table.linears, ops.linears))
@@ -134,7 +146,8 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         "group_norm": lambda: single("group_norm", x, weight, bias, **norm),
         "layer_norm": lambda: single("layer_norm", x, weight, bias),
         "add": lambda: single("add", x, y, bias),
-        "add_layer_norm": sum_and_norm,
+        "add_layer_norm": lambda: sum_and_norm("add_layer_norm", x, y, weight, bias, shift=weight),
+        "shift_layer_norm": lambda: sum_and_norm("shift_layer_norm", x, bias, weight, bias),
         "join": lambda: single("join", x, y[..., :40]),
         "double": lambda: single("double", x, crop=1),
         "conv_spatial": lambda: single("conv_spatial", x, square, bias),
@@ -145,16 +158,24 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
             **single("feed_forward", x, *layer),
             **half("feed_forward", x, *layer),
             **half("feed_forward", *wider, what="of many channels"),
+            **half("feed_forward", *narrow, what="of many tokens"),
         },
-        "attention": lambda: {**half("attention", *wide), **half("attention", *many, what="of many tokens")},
+        "attention": lambda: {
+            **half("attention", *wide),
+            **half("attention", *many, what="of many tokens"),
+            **half("attention", *few, what="to a few tokens"),
+        },
         "linears": several,
+        "linear": with_what_is_lacking,
         **({} if table.feed_forward_onto is None else {"feed_forward_onto": onto}),
         "frame_attention": over_frames,
     }
 
 
-def _layer(weight: Tensor) -> nn.Linear:
+def _layer(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
     """A layer of these weights, for which no random number is drawn."""
-    made = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=False, device="meta")
+    made = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     made.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias, requires_grad=False)
     return made

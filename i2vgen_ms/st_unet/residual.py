@@ -77,4 +77,7 @@ class ResidualBlock(nn.Module):
         y = self.conv_in(self.norm_in(x, silu=True), bias=False)
         y = self.norm_out(y, silu=True, shift=shift)
         y = F.dropout(y, self.dropout, self.training)
-        return self.ops.add(self.skip(x), self.conv_out(y, bias=False), self.conv_out.bias, out=out)
+        bias = self.conv_out.bias
+        y = self.conv_out(y, bias=False)
+        x, lacking = self.ops.linear(x, self.skip)
+        return self.ops.add(x, y, bias if lacking is None else bias + lacking, out=out)

@@ -9,6 +9,7 @@ return None.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -47,12 +48,14 @@ class TemporalTransformer(nn.Module):
         return None
 
     def forward(self, x: Tensor, shared: None = None) -> Tensor:
-        tokens = rearrange(self.project_in(self.norm(x)), "b f h w c -> b f (h w) c")
-        tokens = self.ops.in_parts(self._attend, tokens, axis=2)
-        return self.ops.add(x, self.project_out(rearrange(tokens, "b f (h w) c -> b f h w c", h=x.shape[2])))
+        tokens, shift = self.ops.linear(self.norm(x), self.project_in)
+        tokens = rearrange(tokens, "b f h w c -> b f (h w) c")
+        tokens = self.ops.in_parts(partial(self._attend, shift=shift), tokens, axis=2)
+        tokens = rearrange(tokens, "b f (h w) c -> b f h w c", h=x.shape[2])
+        return self.ops.add(x, *self.ops.linear(tokens, self.project_out))
 
-    def _attend(self, tokens: Tensor, *, out: Tensor | None = None) -> Tensor:
-        return cast(Tensor, self.block(tokens, self.ops.attend_over_frames, out=out))
+    def _attend(self, tokens: Tensor, *, shift: Tensor | None, out: Tensor | None = None) -> Tensor:
+        return cast(Tensor, self.block(tokens, self.ops.attend_over_frames, shift=shift, out=out))
 
 
 class FramePositions(NamedTuple):
@@ -114,7 +117,7 @@ class RotaryAttention(nn.Module):
         q, k, v = (one.flatten(0, 1) for one in (q, k, v))
         out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=shared.bias.to(q.dtype)[None])
         out = rearrange(out, "(b h w) heads f d -> b f h w (heads d)", b=len(x), h=x.shape[2])
-        return self.ops.add(x, self.to_out(out))
+        return self.ops.add(x, *self.ops.linear(out, self.to_out))
 
 
 class RotaryTemporalBlock(nn.Module):

@@ -6,6 +6,7 @@ A block is given two functions of attention: over what, and with which context, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 from einops import rearrange
@@ -26,7 +27,7 @@ class Attention(nn.Module):
     """Multi-head attention: projections without bias to heads, attention, a projection back.
 
     forward(x, context, attend): `x ... c` asks, the keys and values of the context answer, or of x itself if there is
-    none; attend maps q, k, v to their outcome, all `... heads d`.
+    none; attend maps q, k, v to their outcome, all `... heads d`. Returns what `ops.linear` does.
     """
 
     def __init__(self, channels: int, context_channels: int, *, heads: int, head_channels: int, ops: Ops) -> None:
@@ -44,15 +45,15 @@ class Attention(nn.Module):
 
     def forward(
         self, x: Tensor, context: KeysValues | None, attend: Callable[[Tensor, Tensor, Tensor], Tensor]
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         if context is None:
             q, k, v = map(self._heads, self.ops.linears(x, (self.to_q, self.to_k, self.to_v)))
         else:
             q, (k, v) = self._heads(self.to_q(x)), context
-        return self.to_out(rearrange(attend(q, k, v), "... heads d -> ... (heads d)"))
+        return self.ops.linear(attend(q, k, v).flatten(-2), self.to_out)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return rearrange(x, "... (heads d) -> ... heads d", heads=self.heads)
+        return x.unflatten(-1, (self.heads, -1))
 
 
 class FeedForward(nn.Module):
@@ -88,19 +89,28 @@ class TransformerBlock(nn.Module):
         attend: Callable[[Tensor, Tensor, Tensor], Tensor],
         context: KeysValues | None = None,
         *,
+        shift: Tensor | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """`x ... c`, put into `out` if given; without a context's keys and values the second attention looks at x."""
-        y = self.norm1(x)
-        x, y = self.norm2.of_sum(x, self.attention1(y, None, attend))
+        """`x ... c`, put into `out` if given; without a context's keys and values the second attention looks at x.
+
+        shift: `c`, what x still lacks; it may be added in place.
+        """
+        x, y = self.norm1.of_shifted(x, shift)
+        x, y = self.norm2.of_sum(x, *self.attention1(y, None, attend))
         return self._rest(x, y, attend, context, out)
 
     def before(
-        self, x: Tensor, attend: Callable[[Tensor, Tensor, Tensor], Tensor], *, out: Tensor | None = None
+        self,
+        x: Tensor,
+        attend: Callable[[Tensor, Tensor, Tensor], Tensor],
+        *,
+        shift: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """The first attention alone, which no context reaches."""
-        y = self.norm1(x)
-        return self.ops.add(x, self.attention1(y, None, attend), out=out)
+        x, y = self.norm1.of_shifted(x, shift)
+        return self.ops.add(x, *self.attention1(y, None, attend), out=out)
 
     def after(
         self,
@@ -121,9 +131,9 @@ class TransformerBlock(nn.Module):
         context: KeysValues | None,
         out: Tensor | None,
     ) -> Tensor:
-        y = self.attention2(y, context, attend)
+        y, shift = self.attention2(y, context, attend)
         norm = self.norm3.weight, self.norm3.bias
-        return self.ops.feed_forward_of_sum(x, y, norm, self.feed_forward.layers, out=out)
+        return self.ops.feed_forward_of_sum(x, y, norm, self.feed_forward.layers, shift=shift, out=out)
 
 
 class Begun(NamedTuple):
@@ -168,7 +178,9 @@ class SpatialTransformer(nn.Module):
             given = self._begun(given)
         rest: Callable[..., Tensor]
         if isinstance(given, Tensor):
-            x, tokens, rest = given, self._tokens(given), self._whole
+            x = given
+            tokens, shift = self._tokens(x)
+            rest = partial(self._whole, shift=shift)
         else:
             (x, tokens), rest = given, self._after
         del given
@@ -178,20 +190,25 @@ class SpatialTransformer(nn.Module):
         # Every frame of an item looks at the same: a view where there is one item.
         k, v = (one.unsqueeze(1).expand(-1, x.shape[1], -1, -1, -1).flatten(0, 1) for one in context)
         tokens = self.ops.in_parts(rest, tokens, k, v, axis=0)
-        y = self.project_out(rearrange(tokens, "(b f) (h w) c -> b f h w c", b=len(x), h=x.shape[2]))
-        return self.ops.add(x, y)
+        tokens = rearrange(tokens, "(b f) (h w) c -> b f h w c", b=len(x), h=x.shape[2])
+        return self.ops.add(x, *self.ops.linear(tokens, self.project_out))
 
     def _begun(self, x: Tensor) -> Begun:
-        return Begun(x, self.ops.in_parts(self._before, self._tokens(x), axis=0))
+        tokens, shift = self._tokens(x)
+        return Begun(x, self.ops.in_parts(partial(self._before, shift=shift), tokens, axis=0))
 
-    def _tokens(self, x: Tensor) -> Tensor:
-        return rearrange(self.project_in(self.norm(x)), "b f h w c -> (b f) (h w) c")
+    def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """And what they still lack."""
+        tokens, shift = self.ops.linear(self.norm(x), self.project_in)
+        return rearrange(tokens, "b f h w c -> (b f) (h w) c"), shift
 
-    def _whole(self, tokens: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None) -> Tensor:
-        return cast(Tensor, self.block(tokens, self.ops.attention, (k, v), out=out))
+    def _whole(
+        self, tokens: Tensor, k: Tensor, v: Tensor, *, shift: Tensor | None, out: Tensor | None = None
+    ) -> Tensor:
+        return cast(Tensor, self.block(tokens, self.ops.attention, (k, v), shift=shift, out=out))
 
-    def _before(self, tokens: Tensor, *, out: Tensor | None = None) -> Tensor:
-        return self.block.before(tokens, self.ops.attention, out=out)
+    def _before(self, tokens: Tensor, *, shift: Tensor | None, out: Tensor | None = None) -> Tensor:
+        return self.block.before(tokens, self.ops.attention, shift=shift, out=out)
 
     def _after(self, tokens: Tensor, k: Tensor, v: Tensor, *, out: Tensor | None = None) -> Tensor:
         return self.block.after(tokens, self.ops.attention, (k, v), out=out)

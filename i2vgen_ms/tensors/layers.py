@@ -48,9 +48,15 @@ class LayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.ops.layer_norm(x, self.weight, self.bias)
 
-    def of_sum(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """`x + y`, and its normalisation."""
-        return self.ops.add_layer_norm(x, y, self.weight, self.bias)
+    def of_sum(self, x: Tensor, y: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`x + y`, and what y lacks if it does, `c`; and the normalisation of that."""
+        return self.ops.add_layer_norm(x, y, self.weight, self.bias, shift=shift)
+
+    def of_shifted(self, x: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+        """`x` with what it lacks if it does, `c`, maybe in its own place; and the normalisation of that."""
+        if shift is None:
+            return x, self(x)
+        return self.ops.shift_layer_norm(x, shift, self.weight, self.bias)
 
 
 class _Convolution(nn.Module):

@@ -60,9 +60,19 @@ def add(x: Tensor, y: Tensor, bias: Tensor | None = None, *, out: Tensor | None 
     return total if out is None else out.copy_(total)
 
 
-def add_layer_norm(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> tuple[Tensor, Tensor]:
-    """`x + y`, and the layer normalisation of it."""
-    total = x + y
+def add_layer_norm(
+    x: Tensor, y: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`x + y + shift`, and the layer normalisation of it. shift: `c`, what y still lacks."""
+    total = add(x, y, shift)
+    return total, layer_norm(total, weight, bias, eps=eps)
+
+
+def shift_layer_norm(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
+    """`x + shift`, which may be put in the place of x, and the layer normalisation of it. shift: `c`, what x lacks."""
+    total = x + shift
     return total, layer_norm(total, weight, bias, eps=eps)
 
 
@@ -70,8 +80,8 @@ def conv_spatial(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
 ) -> Tensor:
     """A convolution of each frame of `x: b f h w c` with `weight: o i kh kw`; padding is (rows, columns)."""
-    y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), weight, bias, stride=stride, padding=padding)
-    return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
+    y = F.conv2d(x.flatten(0, 1).movedim(-1, 1), weight, bias, stride=stride, padding=padding)
+    return y.movedim(1, -1).unflatten(0, x.shape[:2])
 
 
 def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -124,6 +134,14 @@ def linears(x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
     return tuple(layer(x) for layer in layers)
 
 
+def linear(x: Tensor, layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """A layer of `x: ... i`, and what its result `... o` still lacks, `o`: that is added by who reads it next.
+
+    Here it lacks nothing.
+    """
+    return layer(x), None
+
+
 def in_parts(function: Callable[..., Tensor], *inputs: Tensor, axis: int) -> Tensor:
     """`function(*inputs)`, whose output has the first input's shape, and of which no place along `axis` sees another.
 
@@ -163,6 +181,7 @@ class Ops:
     layer_norm: Callable[..., Tensor] = layer_norm
     add: Callable[..., Tensor] = add
     add_layer_norm: Callable[..., tuple[Tensor, Tensor]] = add_layer_norm
+    shift_layer_norm: Callable[..., tuple[Tensor, Tensor]] = shift_layer_norm
     conv_spatial: Callable[..., Tensor] = conv_spatial
     conv_temporal: Callable[..., Tensor] = conv_temporal
     conv_doubled: Callable[..., Tensor] = conv_doubled
@@ -172,6 +191,7 @@ class Ops:
     feed_forward: Callable[..., Tensor] = feed_forward
     feed_forward_onto: Callable[..., Tensor] | None = None
     linears: Callable[..., tuple[Tensor, ...]] = linears
+    linear: Callable[..., tuple[Tensor, Tensor | None]] = linear
     in_parts: Callable[..., Tensor] = in_parts
     by_frames: Callable[..., Tensor] = by_frames
     peak: float = 11
@@ -189,16 +209,17 @@ class Ops:
         norm: tuple[Tensor, Tensor],
         layers: tuple[Tensor, Tensor, Tensor, Tensor],
         *,
+        shift: Tensor | None = None,
         out: Tensor | None = None,
     ) -> Tensor:
-        """How a transformer block ends: `x + y`, and the feed-forward of its layer norm added to it.
+        """How a transformer block ends: `x + y + shift`, and the feed-forward of its layer norm added to it.
 
-        norm: the layer norm's weight and bias. layers: the arguments of `feed_forward` after the first. The result is
-        put into `out` if that is given.
+        norm: the layer norm's weight and bias. layers: the arguments of `feed_forward` after the first. shift: `c`,
+        what y still lacks. The result is put into `out` if that is given.
         """
         if self.feed_forward_onto is not None:
-            return self.feed_forward_onto(x, y, norm, layers, out)
-        total, normal = self.add_layer_norm(x, y, *norm)
+            return self.feed_forward_onto(x, y, norm, layers, shift=shift, out=out)
+        total, normal = self.add_layer_norm(x, y, *norm, shift=shift)
         return self.add(total, self.feed_forward(normal, *layers), out=out)
 
     def attend_over_frames(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

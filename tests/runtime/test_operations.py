@@ -121,7 +121,7 @@ def test_where_gluon_is_not_the_other_kernels_are(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delattr(kernels, "long_attention", raising=False)
     monkeypatch.setitem(sys.modules, "i2vgen_ms.runtime.kernels.long_attention", None)
-    with pytest.warns(FusedWarning, match="attention of many tokens has no kernel of its own: import of"):
+    with pytest.warns(FusedWarning, match="there are no kernels made for Hopper devices: import of"):
         made = operations.fused_table(Ops())
     assert made.group_norm is not Ops().group_norm
     q, k, v = torch.randn(3, 1, 5, 1, 8, generator=torch.Generator().manual_seed(0))
@@ -174,12 +174,32 @@ def test_the_memory_of_two_conditions_is_enough(latents: tuple[int, ...], measur
     assert measured <= network.activation_bytes(latents, 2) / 2**30 <= 1.2 * measured
 
 
+@pytest.mark.parametrize("name", ["add_layer_norm", "shift_layer_norm"])
 @pytest.mark.parametrize("index", [0, 1])
-def test_neither_a_wrong_sum_nor_its_wrong_norm_is_used(index: int) -> None:
-    def sum_and_norm(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(one * (1.001 if i == index else 1) for i, one in enumerate(Ops().add_layer_norm(*given)))
+def test_neither_a_wrong_sum_nor_its_wrong_norm_is_used(name: str, index: int) -> None:
+    def sum_and_norm(*given: torch.Tensor, **options: Any) -> tuple[torch.Tensor, ...]:
+        made = getattr(Ops(), name)(*given, **options)
+        return tuple(one * (1.001 if i == index else 1) for i, one in enumerate(made))
+
+    assert list(failures(replace(Ops(), **{name: sum_and_norm}), HERE)) == [name]
+
+
+def test_a_sum_without_what_is_lacking_is_not_used() -> None:
+    def sum_and_norm(*given: torch.Tensor, shift: torch.Tensor | None = None) -> tuple[torch.Tensor, ...]:
+        return Ops().add_layer_norm(*given)
 
     assert list(failures(Ops(add_layer_norm=sum_and_norm), HERE)) == ["add_layer_norm"]
+
+
+def test_what_is_lacking_is_neither_forgotten_nor_added_twice() -> None:
+    def forgotten(x: torch.Tensor, layer: torch.nn.Linear) -> tuple[torch.Tensor, None]:
+        return torch.nn.functional.linear(x, layer.weight), None
+
+    def twice(x: torch.Tensor, layer: torch.nn.Linear) -> tuple[torch.Tensor, torch.Tensor]:
+        return layer(x), layer.bias
+
+    for wrong_one in (forgotten, twice):
+        assert list(failures(Ops(linear=wrong_one), HERE)) == ["linear"]
 
 
 @pytest.mark.parametrize("name", ["feed_forward", "conv_doubled", "attention"])

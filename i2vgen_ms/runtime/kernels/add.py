@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from i2vgen_ms.runtime.kernels.grids import cdiv
+
 # Places and channels of a tile.
 ROWS, COLUMNS = 32, 128
 
@@ -60,7 +62,9 @@ def add_bias_(y: Tensor, bias: Tensor) -> Tensor:
 
 def slabs(x: Tensor) -> Tensor:
     """`x: ... c` as slabs of rows, `slabs rows c`, each row beside the next; nothing is copied unless it has to be."""
-    for axis in range(x.ndim - 1):
+    if x.is_contiguous():
+        return x.view(1, -1, x.shape[-1])
+    for axis in range(1, x.ndim - 1):
         if x[(0,) * axis].is_contiguous():
             return x.reshape(-1, math.prod(x.shape[axis:-1]), x.shape[-1])
     return x.contiguous().view(1, -1, x.shape[-1])
@@ -77,9 +81,9 @@ def own_slabs(x: Tensor, name: str) -> Tensor:
 def _launch(x: Tensor | None, y: Tensor, bias: Tensor | None, out: Tensor) -> None:
     target = own_slabs(out, "out")
     count, rows, channels = target.shape
-    blocks = triton.cdiv(channels, COLUMNS)
+    blocks = cdiv(channels, COLUMNS)
     with torch.cuda.device_of(y):
-        _add[(triton.cdiv(rows, ROWS) * blocks, count)](
+        _add[(cdiv(rows, ROWS) * blocks, count)](
             *(y if x is None else x, y, y if bias is None else bias, target),
             *(rows, channels, target.stride(0), blocks),
             X=x is not None,

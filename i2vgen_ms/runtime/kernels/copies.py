@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from i2vgen_ms.runtime.kernels.grids import cdiv
+
 # Places and channels of a tile; channels times the two bytes of fp16 make a whole memory line.
 ROWS, COLUMNS = 64, 64
 
@@ -47,9 +49,9 @@ def join(x: Tensor, y: Tensor) -> Tensor:
     """`tensors.ops.join`."""
     x, y = x.contiguous(), y.contiguous()
     out = x.new_empty((*x.shape[:-1], x.shape[-1] + y.shape[-1]))
-    rows, blocks = x.numel() // x.shape[-1], triton.cdiv(out.shape[-1], COLUMNS)
+    rows, blocks = x.numel() // x.shape[-1], cdiv(out.shape[-1], COLUMNS)
     with torch.cuda.device_of(x):
-        _join[(triton.cdiv(rows, ROWS) * blocks,)](
+        _join[(cdiv(rows, ROWS) * blocks,)](
             *(x, y, out, rows, y.numel() // y.shape[-1], x.shape[-1], y.shape[-1], blocks), ROWS=ROWS, COLUMNS=COLUMNS
         )
     return out
@@ -60,9 +62,9 @@ def double(x: Tensor, *, crop: int = 0) -> Tensor:
     x = x.contiguous()
     b, f, h, w, c = x.shape
     out = x.new_empty((b, f, 2 * (h - crop), 2 * w, c))
-    blocks = triton.cdiv(c, COLUMNS)
+    blocks = cdiv(c, COLUMNS)
     with torch.cuda.device_of(x):
-        _double[(b * f * out.shape[2], triton.cdiv(2 * w, ROWS) * blocks)](
+        _double[(b * f * out.shape[2], cdiv(2 * w, ROWS) * blocks)](
             x, out, h, w, c, crop, blocks, ROWS=ROWS, COLUMNS=COLUMNS
         )
     return out

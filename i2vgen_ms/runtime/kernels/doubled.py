@@ -14,6 +14,8 @@ import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
+from i2vgen_ms.runtime.kernels.grids import cdiv
+
 # Places and channels of a tile; channels times the two bytes of fp16 make a whole memory line.
 ROWS, COLUMNS = 64, 64
 
@@ -69,7 +71,7 @@ def fold(weight: Tensor) -> Tensor:
     weight = rearrange(weight, "o i y x -> o y x i").contiguous()
     out = weight.new_empty(4 * outputs, 2, 2, inputs)
     with torch.cuda.device_of(weight):
-        _fold[(outputs, triton.cdiv(inputs, COLUMNS))](weight, out, outputs, inputs, COLUMNS=COLUMNS)
+        _fold[(outputs, cdiv(inputs, COLUMNS))](weight, out, outputs, inputs, COLUMNS=COLUMNS)
     return rearrange(out, "o y x i -> o i y x")
 
 
@@ -78,9 +80,9 @@ def interleave(phases: Tensor, bias: Tensor | None) -> Tensor:
     x = rearrange(phases, "f c h w -> f h w c").contiguous()
     frames, h, w, c = x.shape[0], x.shape[1] - 1, x.shape[2] - 1, x.shape[3] // 4
     out = x.new_empty(frames, 2 * h, 2 * w, c)
-    blocks = triton.cdiv(c, COLUMNS)
+    blocks = cdiv(c, COLUMNS)
     with torch.cuda.device_of(x):
-        _interleave[(frames * 2 * h, triton.cdiv(2 * w, ROWS) * blocks)](
+        _interleave[(frames * 2 * h, cdiv(2 * w, ROWS) * blocks)](
             *(x, x if bias is None else bias, out, h, w, c, blocks), BIAS=bias is not None, ROWS=ROWS, COLUMNS=COLUMNS
         )
     return out

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from i2vgen_ms.runtime.kernels.grids import power_of_2
+
 # More frames than this do not fit into registers; a program then has too little beside it to hide its waiting.
 MOST_FRAMES, MOST_WIDTH = 128, 128
 
@@ -80,8 +82,8 @@ def over_frames(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     with torch.cuda.device_of(q):
         _attend[(places * heads, videos)](
             *(q, k, v, out, *strides, places, heads, frames, width, width**-0.5),
-            FRAMES=max(16, triton.next_power_of_2(frames)),
-            WIDTH=max(16, triton.next_power_of_2(width)),
+            FRAMES=max(16, power_of_2(frames)),
+            WIDTH=max(16, power_of_2(width)),
             num_warps=1 if frames <= 32 and width <= 64 else 4,
         )
     return out

@@ -6,6 +6,8 @@ product of twice that width would be written and read again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 import triton
@@ -15,7 +17,10 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from i2vgen_ms.runtime.device import has_copy_engine
 from i2vgen_ms.runtime.kernels.add import slabs
+from i2vgen_ms.runtime.kernels.grids import cdiv
 from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm
+
+Gate = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 # Tokens and channels of a tile of the gate alone.
 ROWS, COLUMNS = 32, 128
@@ -83,9 +88,16 @@ def _product(tokens, weights, bias, result, width, summed, M: tl.constexpr, N: t
     result.store([row, first], (value * _gelu(gate)).to(bias.dtype.element_ty))
 
 
-def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
-    """`tensors.ops.feed_forward`, the gate fused with the product before it or in one pass of its own."""
-    return F.linear(_hidden(x, weight_in, bias_in), weight_out, bias_out)
+def geglu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`tensors.ops.geglu`, the gate fused with the product before it or in one pass of its own."""
+    return product(x, weight, bias) if fits(x, weight) else gated(F.linear(x, weight, bias))
+
+
+def feed_forward(
+    x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor, *, gate: Gate = geglu
+) -> Tensor:
+    """`tensors.ops.feed_forward`, its first layer by `gate`, which is `tensors.ops.geglu`."""
+    return F.linear(gate(x, weight_in, bias_in), weight_out, bias_out)
 
 
 def feed_forward_onto(
@@ -93,25 +105,25 @@ def feed_forward_onto(
     y: Tensor,
     norm: tuple[Tensor, Tensor],
     layers: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    shift: Tensor | None = None,
     out: Tensor | None = None,
+    gate: Gate = geglu,
 ) -> Tensor:
     """`tensors.ops.Ops.feed_forward_of_sum`, the second layer's product added to the sum where that lies.
 
-    The sum has that layer's bias already, as no product adds both. `out` may be a part of a tensor along an axis.
+    The first layer is made by `gate`, which is `tensors.ops.geglu`. The sum has the second one's bias already, as no
+    product adds both. `out` may be a part of a tensor along an axis.
     """
     weight_in, bias_in, weight_out, bias_out = layers
-    total, normal = add_layer_norm(x, y, *norm, shift=bias_out, total=out)
+    total, normal = add_layer_norm(x, y, *norm, shift=shift, after=bias_out, total=out)
     target = slabs(total)
-    hidden = _hidden(normal, weight_in, bias_in).view(len(target), -1, len(weight_in) // 2)
+    hidden = gate(normal, weight_in, bias_in).view(len(target), -1, len(weight_in) // 2)
     if len(target) == 1:
         target[0].addmm_(hidden[0], weight_out.T)
     else:
         target.baddbmm_(hidden, weight_out.T.expand(len(target), -1, -1))
     return total
-
-
-def _hidden(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return product(x, weight, bias) if fits(x, weight) else gated(F.linear(x, weight, bias))
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -121,7 +133,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     tile = next(tile for summed, tile in TILES.items() if x.shape[-1] <= summed)
     m, n, k = tile["M"], tile["N"], tile["K"]
     with torch.cuda.device_of(x):
-        _product[(triton.cdiv(len(tokens), m) * triton.cdiv(width, n),)](
+        _product[(cdiv(len(tokens), m) * cdiv(width, n),)](
             TensorDescriptor.from_tensor(tokens, [m, k]),
             TensorDescriptor.from_tensor(weight.view(2, width, -1), [2, n, k]),
             bias,
@@ -148,8 +160,8 @@ def gated(x: Tensor) -> Tensor:
     """`value * gelu(gate)` for the two halves of the last axis of `x: ... 2h`, value first; `... h`."""
     x = x.contiguous()
     width = x.shape[-1] // 2
-    rows, blocks = x.numel() // (2 * width), triton.cdiv(width, COLUMNS)
+    rows, blocks = x.numel() // (2 * width), cdiv(width, COLUMNS)
     out = x.new_empty((*x.shape[:-1], width))
     with torch.cuda.device_of(x):
-        _gated[(triton.cdiv(rows, ROWS) * blocks,)](x, out, rows, width, blocks, ROWS=ROWS, COLUMNS=COLUMNS)
+        _gated[(cdiv(rows, ROWS) * blocks,)](x, out, rows, width, blocks, ROWS=ROWS, COLUMNS=COLUMNS)
     return out

@@ -8,10 +8,14 @@ waits for each compilation.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from i2vgen_ms.runtime.kernels.grids import cdiv, power_of_2
 
 # Channels and places of a tile; channels times the two bytes of fp16 make a whole memory line.
 COLUMNS, ROWS = 64, 64
@@ -21,11 +25,13 @@ SUMMED, TILES = 16, 2
 SHORTEST, SPAN, PROGRAMS = 256, 2048, 1024
 # A group of so many values is done in one launch, by one program that keeps it in registers.
 WHOLE = 16384
+# Channels that a thread reads at once at most: 16 bytes of fp16.
+READ = 8
 # Values of a tile of the merge, the same for any number of spans, so that it is compiled once a width.
 MERGED = 2048
 
 
-@triton.jit(do_not_specialize=["places", "width", "frames", "shift_stride"])
+@triton.jit(do_not_specialize=["places", "units", "frames", "shift_stride"])
 def _whole(
     x,
     weight,
@@ -34,7 +40,7 @@ def _whole(
     out,
     places,
     channels,
-    width,
+    units,
     frames,
     shift_stride,
     eps,
@@ -42,9 +48,11 @@ def _whole(
     SILU: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
+    UNIT: tl.constexpr,
 ):
-    """Statistics and result of one group of an item; grid (group, item)."""
+    """Statistics and result of one group of an item, `units` times `UNIT` channels wide; grid (group, item)."""
     item = tl.program_id(1).to(tl.int64)
+    width = units * UNIT  # of which the compiler knows that so many channels are read at once
     row, inside = tl.arange(0, ROWS), tl.arange(0, WIDTH)
     column = tl.program_id(0) * width + inside
     there = (row < places)[:, None] & (inside < width)[None, :]
@@ -200,23 +208,24 @@ def group_norm(
     channels = x.shape[-1]
     items = x.shape[0] * x.shape[1] if per_frame else x.shape[0]
     places = x.numel() // (items * channels)
-    width, blocks = channels // groups, triton.cdiv(channels, COLUMNS)
-    tall, wide = triton.next_power_of_2(places), triton.next_power_of_2(width)
+    width, blocks = channels // groups, cdiv(channels, COLUMNS)
+    tall, wide, unit = power_of_2(places), power_of_2(width), math.gcd(width, READ)
     added = bias if shift is None else shift.contiguous().expand(len(x), -1)
     out = torch.empty_like(x)
     if tall * wide <= WHOLE:
         with torch.cuda.device_of(x):
             _whole[(groups, items)](
-                *(x, weight, bias, added, out, places, channels, width, items // len(x), added.stride(0), eps),
+                *(x, weight, bias, added, out, places, channels, width // unit, items // len(x), added.stride(0), eps),
                 SHIFT=shift is not None,
                 SILU=silu,
                 ROWS=tall,
                 WIDTH=wide,
+                UNIT=unit,
                 num_warps=4 if tall * wide <= WHOLE // 2 else 8,
             )
         return out
     span = _span(places, items * blocks)
-    splits = triton.cdiv(places, span)
+    splits = cdiv(places, span)
     means, squares = x.new_empty((2, items, splits, channels), dtype=torch.float32)
     scales, shifts = x.new_empty((2, items, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
@@ -231,7 +240,7 @@ def group_norm(
             WIDTH=wide,
             num_warps=8,
         )
-        _apply[(triton.cdiv(places, ROWS) * blocks, items)](
+        _apply[(cdiv(places, ROWS) * blocks, items)](
             x, out, scales, shifts, places, channels, blocks, SILU=silu, ROWS=ROWS, COLUMNS=COLUMNS
         )
     return out
@@ -239,5 +248,5 @@ def group_norm(
 
 def _span(places: int, others: int) -> int:
     """How many places one program takes, where for each span there are so many others; whole tiles."""
-    wanted = triton.cdiv(places * others, PROGRAMS)
-    return min(SPAN, max(SHORTEST, triton.cdiv(wanted, SUMMED) * SUMMED))
+    wanted = cdiv(places * others, PROGRAMS)
+    return min(SPAN, max(SHORTEST, cdiv(wanted, SUMMED) * SUMMED))

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from i2vgen_ms.runtime.kernels.add import own_slabs, slabs
+from i2vgen_ms.runtime.kernels.grids import cdiv, power_of_2
 
 # Values of a program's rows.
 VALUES = 2048
@@ -24,6 +25,7 @@ def _normalise(
     weight,
     bias,
     shift,
+    after,
     total,
     out,
     rows,
@@ -33,12 +35,13 @@ def _normalise(
     eps,
     Y: tl.constexpr,
     SHIFT: tl.constexpr,
+    AFTER: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """total = x + y + shift, if there are y and shift, and out the normalisation of x + y; grid (rows, slab).
+    """total = x + y + shift + after, of which all but x may be missing, and out the normalisation without `after`.
 
-    x and total lie in slabs of `rows` rows.
+    Grid (rows, slab); x and total lie in slabs of `rows` rows.
     """
     slab = tl.program_id(1).to(tl.int64)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -50,9 +53,12 @@ def _normalise(
     values = tl.load(x + slab * slab_stride + inner, mask=there, other=0.0).to(tl.float32)
     if Y:
         values += tl.load(y + place, mask=there, other=0.0).to(tl.float32)
+    if SHIFT:
+        values += tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+    if Y or SHIFT:
         kept = values
-        if SHIFT:
-            kept += tl.load(shift + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+        if AFTER:
+            kept += tl.load(after + column, mask=inside, other=0.0).to(tl.float32)[None, :]
         tl.store(total + slab * total_stride + inner, kept.to(total.dtype.element_ty), mask=there)
         # What is normalised is what the sum is kept as.
         values = values.to(total.dtype.element_ty).to(tl.float32)
@@ -67,8 +73,17 @@ def _normalise(
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5) -> Tensor:
     """`tensors.ops.layer_norm`; x may be a part of a tensor along one of its axes."""
     out = x.new_empty(x.shape)
-    _launch(x, None, weight, bias, None, None, out, eps)
+    _launch(x, None, weight, bias, None, None, None, out, eps)
     return out
+
+
+def shift_layer_norm(
+    x: Tensor, shift: Tensor, weight: Tensor, bias: Tensor, *, eps: float = 1e-5
+) -> tuple[Tensor, Tensor]:
+    """`tensors.ops.shift_layer_norm`, in the place of x, which may be a part of a tensor along one of its axes."""
+    out = x.new_empty(x.shape)
+    _launch(x, None, weight, bias, shift, None, x, out, eps)
+    return x, out
 
 
 def add_layer_norm(
@@ -79,15 +94,16 @@ def add_layer_norm(
     *,
     eps: float = 1e-5,
     shift: Tensor | None = None,
+    after: Tensor | None = None,
     total: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`tensors.ops.add_layer_norm`; x may be a part of a tensor along one of its axes.
 
-    shift: `c`, what is added to the sum beside, after it is normalised. total: where to put the sum, which may be a
+    after: `c`, what is added to the sum beside, after it is normalised. total: where to put the sum, which may be a
     part of a tensor too.
     """
     total, out = x.new_empty(x.shape) if total is None else total, x.new_empty(x.shape)
-    _launch(x, y.contiguous(), weight, bias, shift, total, out, eps)
+    _launch(x, y.contiguous(), weight, bias, shift, after, total, out, eps)
     return total, out
 
 
@@ -97,6 +113,7 @@ def _launch(
     weight: Tensor,
     bias: Tensor,
     shift: Tensor | None,
+    after: Tensor | None,
     total: Tensor | None,
     out: Tensor,
     eps: float,
@@ -107,14 +124,16 @@ def _launch(
     elif source.shape != target.shape:
         source = x.contiguous().view(target.shape)
     count, rows, width = source.shape
-    block = triton.next_power_of_2(width)
+    block = power_of_2(width)
     some = max(1, VALUES // block)
     with torch.cuda.device_of(x):
-        _normalise[(triton.cdiv(rows, some), count)](
-            *(source, source if y is None else y, weight, bias, bias if shift is None else shift, target, out),
+        _normalise[(cdiv(rows, some), count)](
+            *(source, source if y is None else y, weight, bias),
+            *(bias if shift is None else shift, bias if after is None else after, target, out),
             *(rows, width, source.stride(0), target.stride(0), eps),
             Y=y is not None,
             SHIFT=shift is not None,
+            AFTER=after is not None,
             ROWS=some,
             WIDTH=block,
         )

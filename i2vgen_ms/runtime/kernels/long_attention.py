@@ -8,7 +8,6 @@ when it is its turn, and takes its exponentials while the other groups have the 
 from __future__ import annotations
 
 import torch
-import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -16,6 +15,7 @@ from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warp
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from i2vgen_ms.runtime.device import on_hopper
+from i2vgen_ms.runtime.kernels.grids import cdiv
 
 # Channels of a head, and queries of a group of warps.
 WIDTH, ROWS = 64, 64
@@ -273,7 +273,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         for one, rows in ((q, ROWS), (k, TILE["KEYS"]), (v, TILE["KEYS"]))
     ]
     with torch.cuda.device_of(q):
-        _attend[(triton.cdiv(queries, ROWS * TILE["GROUPS"]), heads, items)](
+        _attend[(cdiv(queries, ROWS * TILE["GROUPS"]), heads, items)](
             *described, out, queries, k.shape[1], heads * WIDTH, WIDTH**-0.5 * _LOG2_E, **TILE, num_warps=4
         )
     return out

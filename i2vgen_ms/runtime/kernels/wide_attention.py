@@ -12,6 +12,8 @@ import triton.language as tl
 from einops import rearrange
 from torch import Tensor
 
+from i2vgen_ms.runtime.kernels.grids import power_of_2
+
 # Above this width there are no other kernels but the general one.
 WIDTH = 256
 # Keys of which one program holds a query's scores.
@@ -54,8 +56,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
                     sums,
                     keys,
                     width**-0.5,
-                    KEYS=triton.next_power_of_2(keys),
-                    num_warps=min(16, max(1, triton.next_power_of_2(keys) // 512)),
+                    KEYS=power_of_2(keys),
+                    num_warps=min(16, max(1, power_of_2(keys) // 512)),
                 )
             del scores
             torch.div(_product(weights, value), sums, out=answers)

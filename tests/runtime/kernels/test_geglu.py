@@ -24,7 +24,8 @@ def test_it_is_the_definition(place: torch.device, shape: tuple[int, ...]) -> No
 
 
 def test_many_gates_are_about_as_good_as_the_definition_is(place: torch.device) -> None:
-    for size, worse in ((3, 2), (1, 5), (0.01, 10)):
+    # A CUDA device's reciprocal root is not the nearest number: 16 times worse there for small gates, 10 on a CPU.
+    for size, worse in ((3, 2), (1, 5), (0.01, 20)):
         x = torch.randn(3, 20000, device=place) * size
         wanted = ops.gated(x.double())
         assert relative_error(gated(x), wanted) <= worse * relative_error(ops.gated(x), wanted)
@@ -92,8 +93,9 @@ def test_the_end_of_a_block(place: torch.device, axis: int | None, dtype: torch.
     layers = tuple((torch.randn(shape, device=place) / 4).to(dtype) for shape in shapes)
     double = ([one.double() for one in given] for given in ((x, y), norm, layers))
     (a, b), exact_norm, exact_layers = double
-    wanted = ops.Ops().feed_forward_of_sum(a, b, tuple(exact_norm), tuple(exact_layers))
-    got = feed_forward_onto(x, y, norm, layers, part)
+    shift = torch.randn(16, device=place).to(dtype)
+    wanted = ops.Ops().feed_forward_of_sum(a, b, tuple(exact_norm), tuple(exact_layers), shift=shift.double())
+    got = feed_forward_onto(x, y, norm, layers, shift=shift, out=part)
     assert relative_error(got, wanted) <= (1e-6 if dtype == torch.float32 else 1e-3)
     if part is not None:
         assert got.data_ptr() == part.data_ptr()

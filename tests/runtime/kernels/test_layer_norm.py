@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm
+from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm, shift_layer_norm
 from i2vgen_ms.tensors import ops
 from tests.oracle import relative_error
 
@@ -57,13 +57,25 @@ def test_the_sum_is_put_where_it_shall_be_and_shifted_after_it_is_normalised(pla
     there = torch.zeros(4, 6, 8, 20, device=place)
     part = there.narrow(axis, 1, 3)
     x, y = torch.randn(2, *part.shape, device=place)
-    weight, bias, shift = torch.randn(3, 20, device=place)
-    total, norm = add_layer_norm(x, y, weight, bias, shift=shift, total=part)
+    weight, bias, shift, after = torch.randn(4, 20, device=place)
+    total, norm = add_layer_norm(x, y, weight, bias, shift=shift, after=after, total=part)
     assert total.data_ptr() == part.data_ptr()
-    assert relative_error(part, x + y + shift) <= 1e-6
-    assert relative_error(norm, ops.layer_norm(x + y, weight, bias)) <= 1e-6
+    assert relative_error(part, x + y + shift + after) <= 1e-6
+    assert relative_error(norm, ops.layer_norm(x + y + shift, weight, bias)) <= 1e-6
     part.zero_()
     assert not there.any()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_what_is_lacking_is_added_in_place_and_normalised_with_it(place: torch.device, axis: int) -> None:
+    whole, (weight, bias, shift) = torch.randn(4, 6, 8, 20, device=place), torch.randn(3, 20, device=place)
+    part = whole.narrow(axis, 1, 3)
+    before, wanted = whole.clone(), ops.shift_layer_norm(part, shift, weight, bias)
+    for got, one in zip(shift_layer_norm(part, shift, weight, bias), wanted, strict=True):
+        assert relative_error(got, one) <= 1e-6
+    assert relative_error(part, wanted[0]) <= 1e-6
+    part.copy_(before.narrow(axis, 1, 3))
+    assert torch.equal(whole, before)
 
 
 def test_a_sum_whose_rows_do_not_lie_side_by_side_is_refused(place: torch.device) -> None:

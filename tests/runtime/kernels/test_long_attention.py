@@ -63,7 +63,8 @@ def test_no_item_sees_another() -> None:
 def test_large_scores_do_not_overflow() -> None:
     q, k = (torch.full((1, 2048, 1, 64), 200.0, device="cuda").half() for _ in range(2))
     v = torch.ones(1, 2048, 1, 64, device="cuda").half()
-    assert torch.equal(long_attention.attend(q, k, v), v)
+    # Scores of 461000 are rounded to steps of 0.03 where their highest is taken off, and the weights to fp16.
+    assert relative_error(long_attention.attend(q, k, v), v) <= 1e-3
 
 
 def test_what_is_tried_before_it_is_used_is_for_this_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +98,7 @@ def test_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_compiles_for_hopper_and_keeps_everything_in_registers(tmp_path: Path) -> None:
-    printed = python(tmp_path, "-m", "tests.runtime.kernels.compiled_for_hopper")
+    printed = python(tmp_path, "-m", "tests.runtime.kernels.compiled_for_hopper", "long_attention")
     for one in json.loads(printed):
         assert one["wgmma"] >= 3 * 12  # three groups, of which each has products in several places
         assert (one["stack"], one["local"]) == (0, 0)
