@@ -6,6 +6,7 @@ A batch of 2 is the two branches of guidance, for which the published code runs 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -30,9 +31,8 @@ from benchmarks.timing import ROUNDING, Gate, Row, interleaved, relative_error
 COMPILED = {"full": True, "small": False}
 
 
-def network(bench: Bench, stage: int) -> list[Row]:
+def network(bench: Bench, stage: int) -> Iterator[Row]:
     """The forward of a stage's network, for one item and for both guidance branches."""
-    rows = []
     for batch in (1, 2):
         given, side = inputs(bench, stage, batch), bench.theirs(stage)
         gate = bench.gate(stage) if batch == 1 or bench.alone else forward_gate(bench, stage, batch)
@@ -44,8 +44,7 @@ def network(bench: Bench, stage: int) -> list[Row]:
             warm=2,
         )
         name = f"stage {stage}, forward of batch {batch}"
-        rows.append(Row(name, "published", taken["published"], taken["ours"], gate=gate))
-    return rows
+        yield Row(name, "published", taken["published"], taken["ours"], gate=gate)
 
 
 def compiled(bench: Bench, stage: int) -> list[Row]:

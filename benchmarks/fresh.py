@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -78,28 +78,18 @@ def _beyond(name: str, base: str, theirs: list[Told], ours: list[Told]) -> Row:
     return Row(name, base, difference(theirs), difference(ours), notes=notes)
 
 
-def memory(bench: Bench) -> list[Row]:
+def memory(bench: Bench) -> Iterator[Row]:
     """The peak of stage 2, as torch counts it and as the driver does; on the CPU the process's resident set."""
-    sides = ("published", *(f"ours:{mode}" for mode in MODES))
-    told: dict[str, list[Told]] = {side: [] for side in sides}
-    for _ in range(bench.repeat):
-        for side in sides[1:] if bench.alone else sides:
-            told[side].append(_child(bench, "memory", side, None))
 
-    def peaks(side: str, what: str) -> list[float]:
-        return [one[what] for one in told[side]]
+    def told(side: str) -> list[Told]:
+        return [_child(bench, "memory", side, None) for _ in range(bench.repeat)]
 
-    return [
-        Row(
-            f"stage 2, peak memory by {what}, {mode}",
-            "published",
-            peaks("published", what),
-            peaks(f"ours:{mode}", what),
-            unit="GiB",
-        )
-        for mode in MODES
-        for what in told["ours:fast"][0]
-    ]
+    published = [] if bench.alone else told("published")
+    for mode in MODES:
+        ours = told(f"ours:{mode}")
+        for what in ours[0]:
+            name = f"stage 2, peak memory by {what}, {mode}"
+            yield Row(name, "published", [one[what] for one in published], [one[what] for one in ours], unit="GiB")
 
 
 def _child(bench: Bench, job: str, side: str, kernels: str | None) -> Told:

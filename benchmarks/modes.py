@@ -10,7 +10,7 @@ whose processes have one pipeline alone.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from i2vgen_ms.runtime.memory import PLANS
 MODES = tuple(PLANS)
 
 
-def modes(bench: Bench) -> list[Row]:
+def modes(bench: Bench) -> Iterator[Row]:
     """Whole calls of stage 2, frames in and frames in memory out, in each mode."""
     pipes = {"fast": bench.ours(2)} | {mode: bench.ours(2, memory=mode) for mode in MODES[1:]}
     settings = bench.configuration(2)
@@ -59,22 +59,19 @@ def modes(bench: Bench) -> list[Row]:
         return seen[0]
 
     wanted = latents("fast")
-    gates = {mode: Gate(relative_error(latents(mode), wanted), 0.0, rounding=0) for mode in MODES[1:]}
-    taken = interleaved(
-        {mode: whole(mode) for mode in MODES},
-        repeat=bench.repeat,
-        device=bench.device,
-        measure=lambda function, _: float(function()),  # type: ignore[arg-type]
-    )
-    fast = statistics.median(taken["fast"])
-    return [
-        Row(
+    for mode in MODES[1:]:
+        taken = interleaved(
+            {"fast": whole("fast"), mode: whole(mode)},
+            repeat=bench.repeat,
+            device=bench.device,
+            measure=lambda function, _: float(function()),  # type: ignore[arg-type]
+        )
+        times = statistics.median(taken[mode]) / statistics.median(taken["fast"])
+        yield Row(
             f"stage 2, {published} steps, {mode}",
             "fast",
             taken["fast"],
             taken[mode],
-            gate=gate,
-            notes={"time x fast": statistics.median(taken[mode]) / fast, "steps run": f"{steps} of {published}"},
+            gate=Gate(relative_error(latents(mode), wanted), 0.0, rounding=0),
+            notes={"time x fast": times, "steps run": f"{steps} of {published}"},
         )
-        for mode, gate in gates.items()
-    ]

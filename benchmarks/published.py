@@ -29,7 +29,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +40,7 @@ from benchmarks.bench import Bench, free
 from benchmarks.models import SIZES
 from benchmarks.timing import HEADER, Row, failed, versions
 
-ROWS: dict[str, Callable[[Bench], list[Row]]] = {
+ROWS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "stage-1-forward": partial(forwards.network, stage=1),
     "stage-2-forward": partial(forwards.network, stage=2),
     "stage-1": partial(runs.sampling, stage=1),
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(bench: Bench, names: Sequence[str], file: Path | None) -> list[Row]:
-    """Prints the rows as they come; the file has all that are done, whatever happens to the next."""
+    """Prints the rows as they come, and puts them into the file, which so has them whatever happens to the next."""
     found = {"size": bench.size, "versions": versions(bench.device)}
     print("  ".join(f"{key} {value}" for key, value in versions(bench.device).items()), HEADER, sep="\n", flush=True)
     rows: list[Row] = []
@@ -125,10 +125,10 @@ def measure(bench: Bench, names: Sequence[str], file: Path | None) -> list[Row]:
         for row in ROWS[name](bench):
             rows.append(row)
             print(row, flush=True)
+            if file is not None:
+                content = {**found, "rows": [row.to_json() for row in rows]}
+                file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         free(bench.device)
-        if file is not None:
-            content = {**found, "rows": [row.to_json() for row in rows]}
-            file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return rows
 
 

@@ -51,8 +51,14 @@ def test_compiled_and_memory_are_measured_as_often(bench: Bench, children: list[
     assert (row.ours, row.theirs) == ([100, 102, 104], [101, 103, 105])
     children.clear()
     fast, balanced, low = fresh.memory(bench)
-    assert fast.theirs == balanced.theirs == low.theirs == [1, 5, 9]
-    assert (fast.ours, balanced.ours, low.ours) == ([2, 6, 10], [3, 7, 11], [4, 8, 12])
+    assert fast.theirs == balanced.theirs == low.theirs == [1, 2, 3]
+    assert (fast.ours, balanced.ours, low.ours) == ([4, 5, 6], [7, 8, 9], [10, 11, 12])
+
+
+def test_what_is_measured_is_told_before_the_next_is(bench: Bench, children: list[tuple[str, str | None]]) -> None:
+    rows = fresh.memory(bench)
+    next(rows)
+    assert {side for side, _ in children} == {"published", "ours:fast"}
 
 
 @pytest.mark.parametrize(("side", "checked"), [("ours", ["checked"]), ("published", [])])

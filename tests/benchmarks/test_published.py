@@ -7,6 +7,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from benchmarks import models as made
 from benchmarks import oracle
 from benchmarks.bench import Bench
 from benchmarks.published import ROWS, main
-from benchmarks.timing import versions
+from benchmarks.timing import Row, versions
 from i2vgen_ms.pipelines import load
 
 # Each in a process of its own, or with the large table of the text encoder's words: seconds each.
@@ -120,6 +121,19 @@ def test_every_row_runs(models: Path, tmp_path: Path, row: str) -> None:
     assert told["rows"]
     if row not in ("first-call", "first-call-compiled"):  # whose differences may have any sign in a tiny network
         check(told)
+
+
+def test_the_file_has_what_was_measured_before_something_went_wrong(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(bench: Bench) -> Iterator[Row]:
+        yield Row("first", "published", [1.0], [0.5])
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ROWS, "files", some)
+    with pytest.raises(KeyboardInterrupt):
+        run(models, tmp_path / "out.json", "files")
+    assert [row["row"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]] == ["first"]
 
 
 def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
