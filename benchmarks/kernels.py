@@ -12,7 +12,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -67,22 +67,29 @@ def kind(one: Any, *, fixed: bool) -> Any:
 
 
 @contextmanager
+def as_on_hopper() -> Iterator[None]:
+    """Tensors without a device are for the kernels that Hopper devices have."""
+    from i2vgen_ms.runtime.kernels import long_attention, narrow_geglu
+
+    with (
+        mock.patch.object(long_attention, "on_hopper", return_value=True),
+        mock.patch.object(narrow_geglu, "on_hopper", return_value=True),
+        mock.patch.object(narrow_geglu, "multiprocessors", return_value=132),
+    ):
+        yield
+
+
+@contextmanager
 def recorded() -> Iterator[Launches]:
     """In place of launching kernels they are counted."""
     from triton.runtime.jit import JITFunction
-
-    from i2vgen_ms.runtime.kernels import long_attention, narrow_geglu
 
     launches = Launches()
 
     def run(self: Any, *given: Any, grid: Any, warmup: bool, **options: Any) -> None:
         launches.add(self, given, options)
 
-    hopper = [mock.patch.object(one, "on_hopper", return_value=True) for one in (long_attention, narrow_geglu)]
-    hopper.append(mock.patch.object(narrow_geglu, "multiprocessors", return_value=132))
-    with mock.patch.object(JITFunction, "run", run), ExitStack() as stack:
-        for one in hopper:
-            stack.enter_context(one)
+    with mock.patch.object(JITFunction, "run", run), as_on_hopper():
         yield launches
 
 

@@ -18,8 +18,8 @@ LIMIT = 256 * 2**20
 # The same for a transformer block.
 BLOCK_LIMIT = 2**30
 # What a convolution block makes of its input or its output for a moment, in the larger one's size; up to which size all
-# of it is made at once, as the parts would keep no chip busy; and the size of a part of more. There is so much room at
-# 1280x720 while others take more, and cuDNN is a quarter slower with parts of three and five frames than with all.
+# of it is made at once, as the parts would keep no chip busy; and the size of a part of more. At 1280x720 transformer
+# blocks take as much, and cuDNN is a quarter slower with parts of three or five frames than with all 32 at once.
 FRAME_ACTIVATIONS, WHOLE, FRAMES_LIMIT = 3, 2**30, 576 * 2**20
 
 

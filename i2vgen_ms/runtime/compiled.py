@@ -85,8 +85,8 @@ class Region:
 def _outside(ops: Ops, device: torch.device) -> Ops:
     """What compiled blocks are handed from outside: a kernel of our own is a call for them, not code to look into.
 
-    The table's attention is one on Hopper devices; elsewhere all that blocks ask it for is PyTorch's, which is looked
-    into.
+    The table's attention is such a call on Hopper devices; elsewhere, where of our kernels it has only that of few keys
+    for blocks, it is PyTorch's, which is looked into.
     """
     attend, frames = ops.attention, ops.frame_attention
     if attend is operations.table(device).attention:

@@ -5,10 +5,12 @@ It knows devices and which operations there are; what they compute stands in ten
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -85,6 +87,15 @@ def _cuda(device: torch.device) -> Ops:
     return replace(fused, **{name: getattr(IN_PARTS, name) for name in (*failed, "peak", "parts")}) if failed else fused
 
 
+def _for_hopper(name: str, what: str) -> Any:
+    """A module of kernels, or None: what they are written in is no stable part of Triton."""
+    try:
+        return importlib.import_module(f"i2vgen_ms.runtime.kernels.{name}")
+    except Exception as error:
+        warnings.warn(f"{what} has no kernel of its own: {trial.last_words(error)}", FusedWarning, 5)
+        return None
+
+
 def fused_table(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels import frame_attention, geglu, short_attention, wide_attention
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
@@ -93,23 +104,19 @@ def fused_table(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels.group_norm import group_norm
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm, shift_layer_norm
 
-    try:  # what they are written in is no stable part of Triton
-        from i2vgen_ms.runtime.kernels import long_attention as long
-        from i2vgen_ms.runtime.kernels import narrow_geglu as narrow
-    except Exception as error:
-        warnings.warn(f"there are no kernels made for Hopper devices: {trial.last_words(error)}", FusedWarning, 4)
-        long = narrow = None  # type: ignore[assignment]
+    long = _for_hopper("long_attention", "attention of many tokens")
+    narrow = _for_hopper("narrow_geglu", "the gate of few channels")
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if long is not None and long.takes(q, k, v):
-            return long.attend(q, k, v)
+            return cast(Tensor, long.attend(q, k, v))
         if short_attention.takes(q, k, v):
             return short_attention.attend(q, k, v)
         return wide_attention.attend(q, k, v) if wide_attention.takes(q, k) else plain.attention(q, k, v)
 
     def gate(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         hopper = narrow is not None and narrow.fits(x, weight)
-        return narrow.product(x, weight, bias) if hopper else geglu.geglu(x, weight, bias)
+        return cast(Tensor, narrow.product(x, weight, bias)) if hopper else geglu.geglu(x, weight, bias)
 
     def doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         # In fp32 cuDNN takes as much memory again, and a convolution by rows does not.

@@ -1,4 +1,4 @@
-"""Products for CUDA devices, fewer of them and those for which cuBLAS is fast; what they compute is `tensors.ops`'s."""
+"""Products for CUDA devices, in forms for which cuBLAS is fast; what they compute is `tensors.ops`'s."""
 
 from __future__ import annotations
 

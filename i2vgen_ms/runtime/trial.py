@@ -5,7 +5,7 @@ Given a table and a device. It knows neither how an operation is made nor what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,6 +93,7 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     with_bias = _layer(numbers(32, 64), numbers(32))
     # Wider than 320 channels products have other tiles; weights that keep the size of what they are given.
     wider = numbers(40, 336), numbers(64, 336) / 18, numbers(64), numbers(336, 32) / 6, numbers(336)
+    norms = numbers(2, 336).unbind(), numbers(2, 272).unbind()
     # Of so many tokens they have a kernel of their own; its last tile is not whole, and no tile is like the next.
     tokens = numbers(65, 272).repeat(253, 1)
     narrow = tokens, numbers(64, 272) / 16, numbers(64), numbers(272, 32) / 6, numbers(272)
@@ -125,17 +126,23 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         return {f"linears ({number})": (*pair, TOLERANCE) for number, pair in enumerate(zip(ours, wanted, strict=True))}
 
     def onto() -> Pairs:
-        def end(one: Ops, change: Callable[[Tensor], Tensor], out: Tensor | None = None) -> Tensor:
-            a, b, *others = map(change, (x, y, weight, bias, *layer))
-            norm, layers = (others[0], others[1]), (others[2], others[3], others[4], others[5])
-            return one.feed_forward_of_sum(a, b, norm, layers, out=out)
+        def end(one: Ops, given: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+            a, b, scale, offset, *layers = given
+            into, inner, back, outer = layers
+            return one.feed_forward_of_sum(a, b, (scale, offset), (into, inner, back, outer), shift=offset, out=out)
 
-        wanted = end(plain, lambda one: one.half().float())
+        def half_of(given: Sequence[Tensor], out: Tensor | None = None) -> tuple[Tensor, Tensor, float]:
+            halves = [one.half() for one in given]
+            return end(table, halves, out), end(plain, [one.float() for one in halves]), HALF_TOLERANCE
+
+        small = x, y, weight, bias, *layer
         part = x.new_empty(1, 3, 9, 7, 64).half()[:, :, 2:7]
         return {
-            "feed_forward_onto": (end(table, Tensor.float), end(plain, Tensor.float), TOLERANCE),
-            "feed_forward_onto in half precision": (end(table, Tensor.half), wanted, HALF_TOLERANCE),
-            "feed_forward_onto a part": (end(table, Tensor.half, part), wanted, HALF_TOLERANCE),
+            "feed_forward_onto": (end(table, small), end(plain, small), TOLERANCE),
+            "feed_forward_onto in half precision": half_of(small),
+            "feed_forward_onto a part": half_of(small, part),
+            "feed_forward_onto of many channels": half_of((wider[0], wider[0], *norms[0], *wider[1:])),
+            "feed_forward_onto of many tokens": half_of((narrow[0], narrow[0], *norms[1], *narrow[1:])),
         }
 
     def over_frames() -> Pairs:

@@ -198,7 +198,7 @@ class SpatialTransformer(nn.Module):
         return Begun(x, self.ops.in_parts(partial(self._before, shift=shift), tokens, axis=0))
 
     def _tokens(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """And what they still lack."""
+        """Tokens `(b f) (h w) c` of `x: b f h w c`, and what they still lack."""
         tokens, shift = self.ops.linear(self.norm(x), self.project_in)
         return rearrange(tokens, "b f h w c -> (b f) (h w) c"), shift
 

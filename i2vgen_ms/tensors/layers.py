@@ -49,11 +49,11 @@ class LayerNorm(nn.Module):
         return self.ops.layer_norm(x, self.weight, self.bias)
 
     def of_sum(self, x: Tensor, y: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`x + y`, and what y lacks if it does, `c`; and the normalisation of that."""
+        """`x + y + shift`, and its normalisation; shift, `c`, is what y lacks, if anything."""
         return self.ops.add_layer_norm(x, y, self.weight, self.bias, shift=shift)
 
     def of_shifted(self, x: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`x` with what it lacks if it does, `c`, maybe in its own place; and the normalisation of that."""
+        """`x + shift`, maybe in the place of x, and its normalisation; shift, `c`, is what x lacks, if anything."""
         if shift is None:
             return x, self(x)
         return self.ops.shift_layer_norm(x, shift, self.weight, self.bias)

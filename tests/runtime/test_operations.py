@@ -121,7 +121,7 @@ def test_where_gluon_is_not_the_other_kernels_are(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.delattr(kernels, "long_attention", raising=False)
     monkeypatch.setitem(sys.modules, "i2vgen_ms.runtime.kernels.long_attention", None)
-    with pytest.warns(FusedWarning, match="there are no kernels made for Hopper devices: import of"):
+    with pytest.warns(FusedWarning, match="attention of many tokens has no kernel of its own: import of"):
         made = operations.fused_table(Ops())
     assert made.group_norm is not Ops().group_norm
     q, k, v = torch.randn(3, 1, 5, 1, 8, generator=torch.Generator().manual_seed(0))
@@ -189,6 +189,21 @@ def test_a_sum_without_what_is_lacking_is_not_used() -> None:
         return Ops().add_layer_norm(*given)
 
     assert list(failures(Ops(add_layer_norm=sum_and_norm), HERE)) == ["add_layer_norm"]
+
+
+@pytest.mark.parametrize("tokens", [3 * 5 * 7, 40, 2**14])
+def test_the_end_of_a_block_is_tried_for_each_kernel_that_its_gate_has(tokens: int) -> None:
+    """With one that is wrong for so many tokens; and what y lacks is not forgotten."""
+
+    def onto(x: torch.Tensor, y: torch.Tensor, *others: Any, **options: Any) -> torch.Tensor:
+        wrong_here = abs(x[..., 0].numel() / tokens - 1) < 0.1
+        return Ops().feed_forward_of_sum(x, y, *others, **options) * (1.01 if wrong_here else 1)
+
+    def forgetful(x: torch.Tensor, y: torch.Tensor, *others: Any, shift: Any, **options: Any) -> torch.Tensor:
+        return Ops().feed_forward_of_sum(x, y, *others, **options)
+
+    for wrong_one in (onto, forgetful):
+        assert list(failures(Ops(feed_forward_onto=wrong_one), HERE)) == ["feed_forward_onto"]
 
 
 def test_what_is_lacking_is_neither_forgotten_nor_added_twice() -> None:

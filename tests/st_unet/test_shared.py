@@ -114,6 +114,7 @@ def test_apart_is_each_alone(kind: str) -> None:
     both = mine(x, T, **shared, **several).chunk(2)
     for index, got in enumerate(both):
         alone = {name: one.chunk(2)[index] for name, one in several.items()}
+        # Keys and values are made of all conditions, as of one, in products whose bits can depend on how many.
         assert relative_error(got, mine(x, T, **shared, **alone)) <= 1e-5
 
 

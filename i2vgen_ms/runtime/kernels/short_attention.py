@@ -1,4 +1,4 @@
-"""Attention of many tokens to a few, as to those of a text: all keys and values in registers, every query read once.
+"""Attention of many tokens to a few, as to those of a text: a program keeps all keys and values of a head.
 
 General kernels are made for long sequences: their tiles of 128 keys are half empty, and a program has one tile of
 queries, for which it waits as long as it computes. Here one goes through several, and asks for the next meanwhile.
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from i2vgen_ms.runtime.kernels.grids import cdiv, power_of_2
 
-# Keys and channels of a head that there is room for.
-MOST_KEYS, MOST_WIDTH = 128, 128
+# Keys and channels of a head for which there is room on every device, and items that a grid can have.
+MOST_KEYS, MOST_WIDTH, MOST_ITEMS = 128, 64, 65535
 # Of more keys than FEW this pays for many queries alone: on an H200 960 look at 77 keys in 60 us, and in cuDNN's 50.
 FEW, MANY = 16, 2048
 # Queries of a tile, and tiles of a program.
@@ -96,6 +96,7 @@ def takes(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """Whether the kernel can do it, and faster than general ones: q `b n heads d`, k and v `b m heads d`."""
     half = q.dtype == k.dtype == v.dtype and q.dtype in (torch.float16, torch.bfloat16)
     small = 0 < k.shape[1] <= MOST_KEYS and k.shape == v.shape and q.shape[3] <= MOST_WIDTH
+    small = small and q.shape[0] <= MOST_ITEMS
     pays = k.shape[1] <= FEW or q.shape[1] >= MANY
     return half and small and pays and all(one.stride(3) == 1 for one in (q, k, v))
 

@@ -21,7 +21,6 @@ from triton.runtime.jit import JITFunction
 from benchmarks import kernels
 from i2vgen_ms.config import reader
 from i2vgen_ms.runtime import beforehand, operations, trial
-from i2vgen_ms.runtime.kernels import long_attention
 
 
 class Driver:
@@ -55,7 +54,7 @@ def main(task: str) -> tuple[int, list[str]]:
         mock.patch.object(CompiledKernel, "run", None),
         mock.patch.object(torch.cuda, "device", return_value=nullcontext()),
         mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
-        mock.patch.object(long_attention, "on_hopper", return_value=True),
+        kernels.as_on_hopper(),
         torch.no_grad(),
     ):
         dtypes = {"st_unet": "float16", "autoencoder": "float16"}

@@ -24,8 +24,8 @@ def test_it_is_the_definition(place: torch.device, shape: tuple[int, ...]) -> No
 
 
 def test_many_gates_are_about_as_good_as_the_definition_is(place: torch.device) -> None:
-    # A CUDA device's reciprocal root is not the nearest number: 16 times worse there for small gates, 10 on a CPU.
-    for size, worse in ((3, 2), (1, 5), (0.01, 20)):
+    # A CUDA device's reciprocal root is not the nearest number: for small gates 16 times worse was seen there.
+    for size, worse in ((3, 2), (1, 5), (0.01, 10 if place.type == "cpu" else 20)):
         x = torch.randn(3, 20000, device=place) * size
         wanted = ops.gated(x.double())
         assert relative_error(gated(x), wanted) <= worse * relative_error(ops.gated(x), wanted)
