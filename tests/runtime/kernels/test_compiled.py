@@ -18,14 +18,15 @@ from triton.runtime.jit import JITFunction
 import i2vgen_ms.runtime.kernels as package
 
 CONSTANTS = {"ROWS": 32, "COLUMNS": 64, "SPLITS": 32, "WIDTH": 16, "SILU": True, "SHIFT": True, "FRAMES": 32,
-             "TILES": 2, "X": True, "Y": True, "BIAS": True, "KEYS": 16384, "M": 64, "N": 64, "K": 32}
-HALF = {"x", "y", "total", "out", "weight", "bias", "shift", "q", "k", "v", "shares"}
+             "TILES": 2, "X": True, "Y": True, "BIAS": True, "KEYS": 16384, "M": 64, "N": 64, "K": 32,
+             "AFTER": True, "UNIT": 4, "FIRST": 64, "REST": 16}
+HALF = {"x", "y", "total", "out", "weight", "bias", "shift", "after", "q", "k", "v", "shares"}
 TILES = {"tokens": "tensordesc<fp16[64,32]>", "weights": "tensordesc<fp16[2,64,32]>",
          "result": "tensordesc<fp16[64,64]>"}
-CALLED = {"_gelu"}  # by other kernels, which compile it with them
+CALLED = {"_gelu", "_looked_up", "_scores"}  # by other kernels, which compile them with themselves
 made = []
 for module in pkgutil.iter_modules(package.__path__):
-    if module.name == "long_attention":  # in another language; see compiled_for_hopper.py
+    if module.name in ("long_attention", "narrow_geglu"):  # in another language; see compiled_for_hopper.py
         continue
     for kernel in vars(importlib.import_module(f"{package.__name__}.{module.name}")).values():
         if not isinstance(kernel, JITFunction) or kernel.__name__ in CALLED:
