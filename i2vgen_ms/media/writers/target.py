@@ -136,12 +136,15 @@ class Neighbour:
         return [self.path.parent / name for name in names if pattern.fullmatch(name)]
 
 
-def lock(descriptor: int) -> bool:
-    """Locks an open file or folder for its descriptor's life; False when another has it, or locks do not exist here."""
+def lock(descriptor: int, *, wait: bool = False) -> bool:
+    """Locks an open file or folder for its descriptor's life; False when locks do not exist here, or another has it.
+
+    wait: until no other has it.
+    """
     try:
         import fcntl
 
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):
         return False
     return True
@@ -159,8 +162,11 @@ def remove_abandoned(path: Path, remove: Callable[[Path], object]) -> None:
 
 
 def claimed(descriptor: int, path: Path) -> bool:
-    """Locks a new temporary neighbour; False when another process took it for abandoned before the lock was there."""
-    lock(descriptor)
+    """Locks a new temporary neighbour; False when another process took it for abandoned before the lock was there.
+
+    Who takes it for abandoned has the lock while it removes it, and for nothing else: that is waited for.
+    """
+    lock(descriptor, wait=True)
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

@@ -20,6 +20,7 @@ import pytest
 from i2vgen_ms.errors import ArgumentError, OutputError
 from i2vgen_ms.media.writers import Output, Picture, numbered, open_writer
 from i2vgen_ms.media.writers.h264 import H264
+from i2vgen_ms.media.writers.target import claimed, lock
 from tests.media.writers.samples import NAMES, moving, read, write
 
 
@@ -456,6 +457,28 @@ def test_threads_with_one_name_each_write_a_whole_file(tmp_path, name):
     assert errors == []
     assert os.listdir(tmp_path) == [name]
     assert len(read(tmp_path / name)) in (2, 3, 4, 5)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+@pytest.mark.parametrize("removed", [True, False])
+def test_a_new_file_that_somebody_just_takes_for_abandoned_is_not_used(tmp_path, removed):
+    """Who saw the file before it was locked has the lock while it removes it, or finds that it is in use."""
+    path = tmp_path / "new"
+    mine, theirs = os.open(path, os.O_RDWR | os.O_CREAT), os.open(path, os.O_RDONLY)
+    assert lock(theirs)
+
+    def remove() -> None:
+        if removed:
+            path.unlink()
+        os.close(theirs)
+
+    later = threading.Timer(0.2, remove)
+    later.start()
+    try:
+        assert claimed(mine, path) is not removed
+    finally:
+        later.join()
+        os.close(mine)
 
 
 def test_a_folder_with_frames_of_somebody_else_is_never_touched(tmp_path):
