@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
+
+from i2vgen_ms.tensors import ops
 
 
 def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -23,8 +24,7 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def conv_halved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`ops.conv_halved`, with weights that have a row and a column of zeros first: so the activation is not copied."""
-    y = F.conv2d(rearrange(x, "b f h w c -> (b f) c h w"), F.pad(weight, (1, 0, 1, 0)), bias, stride=2, padding=1)
-    return rearrange(y, "(b f) c h w -> b f h w c", b=x.shape[0])
+    return ops.conv_spatial(x, F.pad(weight, (1, 0, 1, 0)), bias, stride=2)
 
 
 def bias_apart(

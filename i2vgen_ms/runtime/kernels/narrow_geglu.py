@@ -36,6 +36,14 @@ _gelu = gluon.jit(geglu._gelu.fn)
 
 
 @gluon.jit
+def _share(rows, blocks, slots, ROWS: gl.constexpr, CHANNELS: gl.constexpr):
+    """A program's slot, how many tiles that has, and the first of its channels."""
+    slot = gl.program_id(0) // blocks
+    tiles = ((rows + ROWS - 1) // ROWS - slot + slots - 1) // slots
+    return slot, tiles, (gl.program_id(0) % blocks) * CHANNELS
+
+
+@gluon.jit
 def _multiply(shared, tile, GROUP: gl.constexpr, STEPS: gl.constexpr, PLACES: gl.constexpr):
     """Values and gates `ROWS 2*CHANNELS` of a tile, when it is this group's turn."""
     weights, tokens, _, there, free, turns, _ = shared
@@ -78,11 +86,9 @@ def _consume(
     ROWS: gl.constexpr = tokens.shape[1]
     CHANNELS: gl.constexpr = weights.shape[2]
     LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, CHANNELS, 16])
-    first = (gl.program_id(0) % blocks) * CHANNELS
+    slot, tiles, first = _share(rows, blocks, slots, ROWS, CHANNELS)
     column = first + gl.arange(0, CHANNELS, gl.SliceLayout(0, LAYOUT))
     inside = column < width
-    slot = gl.program_id(0) // blocks
-    tiles = ((rows + ROWS - 1) // ROWS - slot + slots - 1) // slots
     mbarrier.wait(weights_there, 0)
     for tile in range(GROUP, tiles, 2):
         both = _multiply(shared, tile, GROUP, STEPS, PLACES)
@@ -105,11 +111,10 @@ def _produce(x, weight, shared, rows, blocks, slots, STEPS: gl.constexpr, PLACES
     ROWS: gl.constexpr = tokens.shape[1]
     DEPTH: gl.constexpr = tokens.shape[2]
     BOTH: gl.constexpr = weights.shape[1] * weights.shape[2]
-    slot, column = gl.program_id(0) // blocks, (gl.program_id(0) % blocks) * weights.shape[2]
-    tiles = ((rows + ROWS - 1) // ROWS - slot + slots - 1) // slots
+    slot, tiles, first = _share(rows, blocks, slots, ROWS, weights.shape[2])
     mbarrier.expect(weights_there, STEPS * BOTH * DEPTH * 2)
     for step in gl.static_range(STEPS):
-        tma.async_copy_global_to_shared(weight, [0, column, step * DEPTH], weights_there, weights.index(step))
+        tma.async_copy_global_to_shared(weight, [0, first, step * DEPTH], weights_there, weights.index(step))
     for tile in range(0, tiles):
         for step in gl.static_range(STEPS):
             number = tile * STEPS + step
