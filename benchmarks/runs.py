@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -237,13 +238,14 @@ def _encode_files(pictures: list[Path], video: Path) -> None:
 
     with av.open(str(video), "w") as container:
         stream: Any = None
-        for path in pictures:
+        for number, path in enumerate(pictures):
             with av.open(str(path)) as file:
                 frame = next(file.decode(video=0))
             if stream is None:
                 stream = container.add_stream("libx264", rate=8, options={"crf": "17"})
                 stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
-            frame.pts = None
+            # A picture comes with a time of its own, which is the same for all of them.
+            frame.pts, frame.time_base = number, Fraction(1, 8)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
