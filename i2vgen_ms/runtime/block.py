@@ -24,12 +24,12 @@ class Block:
 
     def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
         self.tensors, self.device = list(tensors), device
-        self._places = []
+        # Of each tensor: shape, strides, and where in the buffer it begins, in numbers of its own kind.
+        self._places: list[tuple[torch.Size, tuple[int, ...], int]] = []
         offset = 0
         for tensor in self.tensors:
-            size = tensor.numel() * tensor.element_size()
-            self._places.append((offset, size))
-            offset += -(-size // ALIGNMENT) * ALIGNMENT
+            self._places.append((tensor.shape, _strides(tensor), offset // tensor.element_size()))
+            offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
         self.nbytes = offset
         """Bytes of the buffer."""
         self._host: Tensor | None = None
@@ -64,10 +64,11 @@ class Block:
         self.point_at(self._host_views)
 
     def views(self, buffer: Tensor) -> list[Tensor]:
-        """What the tensors are in a buffer of `nbytes` bytes."""
+        """What the tensors are in a buffer of `nbytes` bytes, of which nothing else is a part."""
+        kinds = {tensor.dtype for tensor in self.tensors}
+        whole = {kind: buffer.view(kind) for kind in kinds}
         return [
-            buffer[offset : offset + size].view(tensor.dtype).as_strided(tensor.shape, _strides(tensor))
-            for tensor, (offset, size) in zip(self.tensors, self._places, strict=True)
+            whole[tensor.dtype].as_strided(*place) for tensor, place in zip(self.tensors, self._places, strict=True)
         ]
 
 

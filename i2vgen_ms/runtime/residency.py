@@ -56,9 +56,11 @@ class Resident:
 
     @property
     def streamed_bytes(self) -> int:
-        """What the network takes on the device while it is streamed."""
-        largest = max((block.nbytes for _, block in self._streamed), default=0)
-        return 2 * largest + sum(block.nbytes for block in self._rest)
+        """What the network takes on the device while it is streamed, at most."""
+        sizes = [block.nbytes for _, block in self._streamed]
+        following = [*sizes[1:], *sizes[:1]]
+        two = max((one + next for one, next in zip(sizes, following, strict=True)), default=0)
+        return two + sum(block.nbytes for block in self._rest)
 
     @property
     def idle(self) -> bool:

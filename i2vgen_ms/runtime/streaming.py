@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -19,21 +18,20 @@ from i2vgen_ms.runtime.parking import Parking
 
 
 class Stream:
-    """Streams `blocks[i]` in time for `modules[i]`, in two buffers; one forward of `root` at a time.
+    """Streams `blocks[i]` in time for `modules[i]`; one forward of `root` at a time.
 
-    A module that runs out of turn is waited for, so that the order is a matter of speed alone. What `root` puts on a
-    `shelf` of its own is parked on the host meanwhile. `close` ends it.
+    On the device are the block that computes and the one after it, and of each the memory is free again as soon as it
+    has computed: where activations are large weights are small, and the other way round. A module that runs out of turn
+    is waited for, so that the order is a matter of speed alone. What `root` puts on a `shelf` of its own is parked on
+    the host meanwhile. `close` ends it.
     """
 
     def __init__(self, root: nn.Module, modules: Sequence[nn.Module], blocks: Sequence[Block]) -> None:
         self._blocks = list(blocks)
         self._lock = threading.RLock()
         device = blocks[0].device
-        size = max(block.nbytes for block in blocks)
-        self._buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2)]
-        self._holds: list[int | None] = [None, None]  # which block each buffer holds, or will hold soon
-        self._views = [[block.views(buffer[: block.nbytes]) for block in blocks] for buffer in self._buffers]
-        self._copies = _Copies(device)
+        self._coming: dict[int, _Coming] = {}  # by their numbers, the blocks that are on the device or on their way
+        self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fetch(0)  # before the hooks, which would stay behind if there were no memory for it
         self._hooks: list[Any] = [
             root.register_forward_pre_hook(lambda *_: self._enter()),
@@ -55,8 +53,8 @@ class Stream:
                 self._root.shelf = list
             for block in self._blocks:
                 block.to_host()
-            self._copies.finish()
-            self._views, self._buffers = [], []
+            for index in list(self._coming):
+                self._drop(index)
 
     def _enter(self) -> None:
         self._lock.acquire()
@@ -65,57 +63,54 @@ class Stream:
         self._lock.release()
 
     def _before(self, index: int) -> None:
-        if index not in self._holds:
-            self._fetch(index)
-        slot = self._holds.index(index)
-        self._copies.wait_for_copy(slot)
-        self._blocks[index].point_at(self._views[slot][index])
         following = (index + 1) % len(self._blocks)
-        if following not in self._holds:
-            self._fetch(following, keep=slot)
+        for other in self._coming.keys() - {index, following}:
+            self._drop(other)
+        if index not in self._coming:
+            self._fetch(index)
+        coming, block = self._coming[index], self._blocks[index]
+        coming.wait()
+        block.point_at(block.views(coming.buffer))
+        if following not in self._coming:
+            self._fetch(following)
 
     def _after(self, index: int) -> None:
-        if index in self._holds:
-            self._copies.computed(self._holds.index(index))
+        self._blocks[index].to_host()
+        if index in self._coming:
+            self._drop(index)
 
-    def _fetch(self, index: int, keep: int | None = None) -> None:
-        """Begins to copy a block into the buffer that is not `keep`, once what it held has been computed with."""
-        slot = 0 if keep is None else 1 - keep
-        self._holds[slot] = index
+    def _fetch(self, index: int) -> None:
         block = self._blocks[index]
-        self._copies.begin(slot, self._buffers[slot][: block.nbytes], block.host())
+        self._coming[index] = _Coming(block.host(), block.device, self._beside)
+
+    def _drop(self, index: int) -> None:
+        # Its memory may be used for something else only when the copy into it has ended, also if nobody waited for it.
+        self._coming.pop(index).wait()
 
 
-class _Copies:
-    """Copies into two buffers on a stream of their own, ordered with the computing stream by events."""
+class _Coming:
+    """A buffer of the device into which a copy of `source` is made: on a CUDA device by the stream `beside`.
 
-    def __init__(self, device: torch.device) -> None:
-        self._beside = device.type == "cuda"
-        if self._beside:
-            self._device = device
-            self._stream = torch.cuda.Stream(device)
-            self._copied = [torch.cuda.Event(), torch.cuda.Event()]
-            self._computed = [torch.cuda.Event(), torch.cuda.Event()]
-            # The buffers are fresh memory that an earlier tensor's kernels may still use.
-            self._stream.wait_stream(torch.cuda.current_stream(device))
+    The memory is the computing stream's: it may have been used by what that was asked for before, and is free for what
+    it is asked for later.
+    """
 
-    def begin(self, slot: int, target: Tensor, source: Tensor) -> None:
-        with torch.cuda.stream(self._stream) if self._beside else nullcontext():
-            if self._beside:
-                self._stream.wait_event(self._computed[slot])
-            target.copy_(source, non_blocking=self._beside)
-            if self._beside:
-                self._copied[slot].record(self._stream)
+    def __init__(self, source: Tensor, device: torch.device, beside: torch.cuda.Stream | None) -> None:
+        self._device = device
+        self._copied: torch.cuda.Event | None = None
+        self.buffer = torch.empty_like(source, device=device)
+        if beside is None:
+            self.buffer.copy_(source)
+            return
+        beside.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(beside):
+            self.buffer.copy_(source, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record(beside)
 
-    def wait_for_copy(self, slot: int) -> None:
-        if self._beside:
-            torch.cuda.current_stream(self._device).wait_event(self._copied[slot])
-
-    def computed(self, slot: int) -> None:
-        if self._beside:
-            self._computed[slot].record(torch.cuda.current_stream(self._device))
-
-    def finish(self) -> None:
-        """The buffers may be freed after this."""
-        if self._beside:
-            torch.cuda.current_stream(self._device).wait_stream(self._stream)
+    def wait(self) -> None:
+        """What the current stream is asked for from now on has the copy."""
+        if self._copied is not None:
+            stream = torch.cuda.current_stream(self._device)
+            stream.wait_event(self._copied)
+            self.buffer.record_stream(stream)  # which may be another than the one that was current before

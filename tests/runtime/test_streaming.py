@@ -1,4 +1,4 @@
-"""Streaming keeps to two buffers, and a module that runs out of turn has its own weights all the same."""
+"""Streaming keeps two blocks on the device, and a module that runs out of turn has its own weights all the same."""
 
 from __future__ import annotations
 
@@ -27,14 +27,20 @@ def test_any_order_gives_the_same_bits() -> None:
     x = torch.randn(2, 8)
     orders = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 2, 0, 4], [1], [0, 1, 2, 3, 4]]
     wanted = [chain(x, order) for order in orders]
-    stream = Stream(chain, list(chain.layers), [Block(list(layer.parameters()), HERE) for layer in chain.layers])
+    blocks = [Block(list(layer.parameters()), HERE) for layer in chain.layers]
+    stream = Stream(chain, list(chain.layers), blocks)
+    there: list[tuple[int, list[int]]] = []
+    for index, layer in enumerate(chain.layers):
+        layer.register_forward_pre_hook(lambda *_, i=index: there.append((i, sorted(stream._coming))))
     got = [chain(x, order) for order in orders]
-    used = {layer.weight.untyped_storage().data_ptr() for layer in chain.layers}
-    stream.close()
     assert all(torch.equal(*pair) for pair in zip(got, wanted, strict=True))
-    assert len(used) == 2  # all five are views of the two buffers
+    assert there == [(i, sorted([i, (i + 1) % 5])) for order in orders for i in order]
+    assert set(stream._coming) == {0}  # what has computed has left
+    assert all(block.tensors[0].data_ptr() == block._host_views[0].data_ptr() for block in blocks)
+    stream.close()
+    assert not stream._coming
     assert all(torch.equal(*pair) for pair in zip((chain(x, order) for order in orders), wanted, strict=True))
-    assert not chain._forward_hooks
+    assert not any(module._forward_hooks for module in chain.modules())
     assert not chain._forward_pre_hooks
 
 
