@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i2vgen_ms.autoencoder.blocks import Downsample, Middle, ResidualBlock, Upsample
@@ -141,24 +140,24 @@ def _done(part: Part, x: Tensor, limit: int) -> Tensor:
 def _residual(block: ResidualBlock, x: Tensor, rows: int) -> Tensor:
     """The block on `x: b f h w c`. Its output takes the place of what is between its convolutions, strip by strip."""
     h = _normed_convolution(block.norm1, block.conv1, x, rows, bias=False)
-    scale, offset = statistics(block.norm2, h, rows, shift=block.conv1.bias)
+    ops, (scale, offset) = block.ops, _scales(block.norm2, h, rows, shift=block.conv1.bias)
     above = h[:, :, :0]
     for first, last in _spans(h.shape[2], rows):
         seen = torch.cat([above, h[:, :, first : last + 1]], dim=2)
         top = above.shape[2]
         above = h[:, :, last - 1 : last].clone()  # the next strip sees this row, which is no more then
-        y = block.conv2(_normed(seen, scale, offset), bias=False)[:, :, top : top + last - first]
-        block.ops.add(block.shortcut(x[:, :, first:last]), y, block.conv2.bias, out=h[:, :, first:last])
+        y = block.conv2(ops.scaled_silu(seen, scale, offset), bias=False)[:, :, top : top + last - first]
+        ops.add(block.shortcut(x[:, :, first:last]), y, block.conv2.bias, out=h[:, :, first:last])
     return h
 
 
 def _normed_convolution(norm: GroupNorm, conv: SpatialConvolution, x: Tensor, rows: int, *, bias: bool) -> Tensor:
     """Normalisation, SiLU and convolution of `x: b f h w c`, with the convolution's bias or without."""
-    scale, offset = statistics(norm, x, rows)
+    scale, offset = _scales(norm, x, rows)
     out = x.new_empty(*x.shape[:-1], conv.weight.shape[0])
     for first, last in _spans(x.shape[2], rows):
         top = max(0, first - 1)
-        y = conv(_normed(x[:, :, top : last + 1], scale, offset), bias=bias)
+        y = conv(norm.ops.scaled_silu(x[:, :, top : last + 1], scale, offset), bias=bias)
         out[:, :, first:last] = y[:, :, first - top : last - top]
     return out
 
@@ -182,38 +181,10 @@ def _doubled(step: Upsample, x: Tensor, rows: int) -> Tensor:
     return out
 
 
-def statistics(norm: GroupNorm, x: Tensor, rows: int, *, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What the normalisation of each frame of `x + shift` multiplies x with, and what it adds: `b f 1 1 c`, fp32.
-
-    Mean and variance are taken of a strip at a time, each channel's on its own, and merged (Chan et al. 1979,
-    "Updating formulae", equation 2.1): they are never differences of large sums.
-    """
-    count = 0
-    mean = square = x.new_zeros((*x.shape[:2], x.shape[-1]), dtype=_working(x))
-    for strip in x.split(rows, dim=2):
-        values = strip.to(_working(x), copy=True).flatten(2, 3)
-        more, own = values.shape[2], values.mean(2)
-        inner = values.sub_(own.unsqueeze(2)).square_().sum(2)
-        apart, share = own - mean, more / (count + more)
-        mean, square = mean + apart * share, square + inner + apart.square() * (count * share)
-        count += more
-    added = torch.zeros_like(mean) if shift is None else shift.to(mean)
-    groups = (mean + added).unflatten(-1, (norm.groups, -1))
-    centre = groups.mean(-1, keepdim=True)
-    within = (square / count).unflatten(-1, (norm.groups, -1))
-    variance = (within + (groups - centre).square()).mean(-1, keepdim=True)
-    scale = norm.weight.to(mean) * (variance + norm.eps).rsqrt().expand_as(groups).flatten(-2)
-    offset = norm.bias.to(mean) + (added - centre.expand_as(groups).flatten(-2)) * scale
-    return scale[:, :, None, None], offset[:, :, None, None]
-
-
-def _normed(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    """SiLU of `x * scale + offset`, rounded once."""
-    return F.silu(x.to(scale.dtype, copy=True).mul_(scale).add_(offset), inplace=True).to(x.dtype)
-
-
-def _working(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
+def _scales(norm: GroupNorm, x: Tensor, rows: int, *, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What the normalisation of each frame of `x + shift` multiplies x with, and what it adds."""
+    given = {"groups": norm.groups, "eps": norm.eps, "rows": rows, "shift": shift}
+    return norm.ops.group_scales(x, norm.weight, norm.bias, **given)
 
 
 def _spans(rows: int, most: int) -> Iterator[tuple[int, int]]:

@@ -101,7 +101,7 @@ def fused_table(plain: Ops) -> Ops:
     from i2vgen_ms.runtime.kernels.add import add, add_bias_
     from i2vgen_ms.runtime.kernels.copies import double, join
     from i2vgen_ms.runtime.kernels.doubled import conv_doubled
-    from i2vgen_ms.runtime.kernels.group_norm import group_norm
+    from i2vgen_ms.runtime.kernels.group_norm import group_norm, group_scales, scaled_silu
     from i2vgen_ms.runtime.kernels.layer_norm import add_layer_norm, layer_norm, shift_layer_norm
 
     long = _for_hopper("long_attention", "attention of many tokens")
@@ -127,6 +127,8 @@ def fused_table(plain: Ops) -> Ops:
         FusedOps(**vars(plain), takes_frames=frame_attention.takes),
         attention=attend,
         group_norm=group_norm,
+        group_scales=group_scales,
+        scaled_silu=scaled_silu,
         layer_norm=layer_norm,
         add=add,
         add_layer_norm=add_layer_norm,

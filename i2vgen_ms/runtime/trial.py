@@ -98,6 +98,8 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     tokens = numbers(65, 272).repeat(253, 1)
     narrow = tokens, numbers(64, 272) / 16, numbers(64), numbers(272, 32) / 6, numbers(272)
     kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
+    # The kernels of such norms are those of the autoencoder.
+    frame, channels = numbers(1, 1, 7, 5, 128).half(), numbers(3, 128).half().unbind()
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
 
     def single(name: str, *given: Any, **options: Any) -> Pairs:
@@ -120,6 +122,20 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         made, lacking = table.linear(x, with_bias)
         made = made if lacking is None else made + lacking
         return {"linear": (made, ops.linear(x, with_bias)[0], TOLERANCE)}
+
+    def scales() -> Pairs:
+        options = {"groups": 32, "eps": 1e-6, "rows": 3}
+        ours = table.group_scales(frame, *channels[:2], shift=channels[2], **options)
+        wanted = ops.moments.group_scales(frame, *channels[:2], shift=channels[2], **options)
+        return {
+            f"group_scales ({what})": (*pair, TOLERANCE)
+            for what, pair in zip(("scale", "offset"), zip(ours, wanted, strict=True), strict=True)
+        }
+
+    def scaled() -> Pairs:
+        by = tuple(one.float().reshape(1, 1, 1, 1, -1) for one in channels[:2])
+        wanted = ops.moments.scaled_silu(frame.float(), *by)
+        return {"scaled_silu in half precision": (table.scaled_silu(frame, *by), wanted, HALF_TOLERANCE)}
 
     def several() -> Pairs:
         ours, wanted = (one(x, layers) for one in (table.linears, ops.linears))
@@ -151,6 +167,8 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
 
     return {
         "group_norm": lambda: single("group_norm", x, weight, bias, **norm),
+        "group_scales": scales,
+        "scaled_silu": scaled,
         "layer_norm": lambda: single("layer_norm", x, weight, bias),
         "add": lambda: single("add", x, y, bias),
         "add_layer_norm": lambda: sum_and_norm("add_layer_norm", x, y, weight, bias, shift=weight),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from i2vgen_ms.tensors import attention
+from i2vgen_ms.tensors import attention, moments
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -178,6 +178,8 @@ class Ops:
     attention: Attention = attention.sdpa
     frame_attention: Attention | None = None
     group_norm: Callable[..., Tensor] = group_norm
+    group_scales: Callable[..., tuple[Tensor, Tensor]] = moments.group_scales
+    scaled_silu: Callable[..., Tensor] = moments.scaled_silu
     layer_norm: Callable[..., Tensor] = layer_norm
     add: Callable[..., Tensor] = add
     add_layer_norm: Callable[..., tuple[Tensor, Tensor]] = add_layer_norm

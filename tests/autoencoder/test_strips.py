@@ -83,7 +83,7 @@ def test_statistics_are_the_frames(rows, shifted, dtype):
     norm.weight.copy_(normal(16)), norm.bias.copy_(normal(16, seed=1))
     x = (1000 + normal(2, 3, 9, 5, 16) + torch.arange(9.0)[:, None, None]).to(dtype)
     shift = 10 * normal(16, seed=2) if shifted else None
-    scale, offset = strips.statistics(norm, x, rows, shift=shift)
+    scale, offset = strips._scales(norm, x, rows, shift=shift)
     wanted = copy.deepcopy(norm).double()(x.double(), shift=None if shift is None else shift.double())
     assert scale.shape == offset.shape == (2, 3, 1, 1, 16)
     assert relative_error(x.double() * scale.double() + offset.double(), wanted) <= 1e-4
@@ -150,9 +150,9 @@ def test_within_is_the_same_network(theirs):
     assert PLANS["low"].within(norm := torch.nn.Linear(1, 1)) is norm  # a network that works in no chunks
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 0.75 * GIB), (torch.float32, 1.45 * GIB)])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float16, 1.6 * GIB), (torch.float32, 1.45 * GIB)])
 def test_the_published_size_fits_a_small_device(dtype, most):
-    """A frame of 1280x720 in `low`, with the weights, leaves of 2.5 GiB what the libraries need."""
+    """A frame of 1280x720 in `low`, at once in fp16, in strips in fp32, leaves of 2.5 GiB what the libraries need."""
     with torch.device("meta"):
         network = AutoencoderKL(**PUBLISHED, ops=Ops()).to(dtype)
     assert network.activation_bytes(720, 1280) > 1.45 * GIB

@@ -208,11 +208,10 @@ def group_norm(
     channels = x.shape[-1]
     items = x.shape[0] * x.shape[1] if per_frame else x.shape[0]
     places = x.numel() // (items * channels)
-    width, blocks = channels // groups, cdiv(channels, COLUMNS)
+    width = channels // groups
     tall, wide, unit = power_of_2(places), power_of_2(width), math.gcd(width, READ)
-    added = bias if shift is None else shift.contiguous().expand(len(x), -1)
-    out = torch.empty_like(x)
     if tall * wide <= WHOLE:
+        added, out = _by_video(x, bias if shift is None else shift), torch.empty_like(x)
         with torch.cuda.device_of(x):
             _whole[(groups, items)](
                 *(x, weight, bias, added, out, places, channels, width // unit, items // len(x), added.stride(0), eps),
@@ -224,26 +223,66 @@ def group_norm(
                 num_warps=4 if tall * wide <= WHOLE // 2 else 8,
             )
         return out
-    span = _span(places, items * blocks)
+    scales, offsets = _scales(x, weight, bias, shift, groups=groups, eps=eps, items=items)
+    return _scaled(x, scales, offsets, silu=silu)
+
+
+def group_scales(
+    x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, rows: int, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`tensors.moments.group_scales`; it copies nothing, whatever `rows` is."""
+    b, f, _, _, c = x.shape
+    made = _scales(x.contiguous(), weight, bias, shift, groups=groups, eps=eps, items=b * f)
+    scales, offsets = (one.reshape(b, f, 1, 1, c) for one in made)
+    return scales, offsets
+
+
+def scaled_silu(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+    """`tensors.moments.scaled_silu`."""
+    items, channels = x.shape[0] * x.shape[1], x.shape[-1]
+    scales, offsets = (one.reshape(items, channels) for one in (scale, offset))
+    return _scaled(x.contiguous(), scales, offsets, silu=True)
+
+
+def _scales(
+    x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, *, groups: int, eps: float, items: int
+) -> tuple[Tensor, Tensor]:
+    """What each channel of each item of `x` is multiplied with, and what is added: `items c`, fp32."""
+    channels = x.shape[-1]
+    places, width, blocks = x.numel() // (items * channels), channels // groups, cdiv(channels, COLUMNS)
+    added = _by_video(x, bias if shift is None else shift)
+    wide, span = power_of_2(width), _span(places, items * blocks)
     splits = cdiv(places, span)
     means, squares = x.new_empty((2, items, splits, channels), dtype=torch.float32)
-    scales, shifts = x.new_empty((2, items, channels), dtype=torch.float32)
+    scales, offsets = x.new_empty((2, items, channels), dtype=torch.float32)
     with torch.cuda.device_of(x):
         _statistics[(splits * blocks, items)](
             *(x, means, squares, places, channels, splits, span, blocks), ROWS=SUMMED, COLUMNS=COLUMNS, TILES=TILES
         )
         _merge[(items, groups)](
-            *(means, squares, weight, bias, added, scales, shifts),
+            *(means, squares, weight, bias, added, scales, offsets),
             *(places, channels, splits, span, width, items // len(x), added.stride(0), eps),
             SHIFT=shift is not None,
             SPLITS=max(1, MERGED // wide),
             WIDTH=wide,
             num_warps=8,
         )
+    return scales, offsets
+
+
+def _scaled(x: Tensor, scales: Tensor, offsets: Tensor, *, silu: bool) -> Tensor:
+    items, channels = scales.shape
+    places, blocks, out = x.numel() // (items * channels), cdiv(channels, COLUMNS), torch.empty_like(x)
+    with torch.cuda.device_of(x):
         _apply[(cdiv(places, ROWS) * blocks, items)](
-            x, out, scales, shifts, places, channels, blocks, SILU=silu, ROWS=ROWS, COLUMNS=COLUMNS
+            x, out, scales, offsets, places, channels, blocks, SILU=silu, ROWS=ROWS, COLUMNS=COLUMNS
         )
     return out
+
+
+def _by_video(x: Tensor, shift: Tensor) -> Tensor:
+    """A shift of `c` or `b c`, one for each video."""
+    return shift.contiguous().expand(len(x), -1)
 
 
 def _span(places: int, others: int) -> int:

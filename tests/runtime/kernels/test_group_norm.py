@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from i2vgen_ms.runtime.kernels import group_norm as fused
-from i2vgen_ms.tensors import ops
+from i2vgen_ms.tensors import moments, ops
 from tests.oracle import relative_error
 
 CASES: list[tuple[tuple[int, ...], int]] = [
@@ -105,3 +105,25 @@ def test_memory_in_another_order_is_read_rightly(place: torch.device) -> None:
     assert (
         relative_error(fused.group_norm(x, weight, bias, **options), ops.group_norm(x, weight, bias, **options)) <= 1e-6
     )
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_its_halves_are_their_definitions(
+    monkeypatch: pytest.MonkeyPatch, place: torch.device, shifted: bool, dtype: torch.dtype
+) -> None:
+    """The scales of whole frames, and a strip of them, which lies somewhere within its frame, multiplied."""
+    monkeypatch.setattr(fused, "_span", lambda places, others: 40)
+    x = (torch.randn(2, 3, 9, 7, 24, device=place) * 3 + 1).to(dtype)
+    weight, bias, shift = torch.randn(3, 24, device=place).to(dtype).unbind()
+    options: dict[str, Any] = {"groups": 4, "eps": 1e-5, "rows": 2, "shift": shift * 5 if shifted else None}
+    got, wanted = (one.group_scales(x, weight, bias, **options) for one in (fused, moments))
+    for ours, definition in zip(got, wanted, strict=True):
+        assert ours.shape == definition.shape == (2, 3, 1, 1, 24)
+        assert ours.dtype == definition.dtype == torch.float32
+        assert relative_error(ours, definition) <= 1e-5
+    strip = x[:, :, 2:7]
+    scaled = fused.scaled_silu(strip, *wanted)
+    assert (scaled.dtype, scaled.shape) == (dtype, strip.shape)
+    rounding = 1e-6 if dtype == torch.float32 else 5e-4
+    assert relative_error(scaled.float(), moments.scaled_silu(strip.float(), *wanted)) <= rounding
