@@ -1,7 +1,7 @@
 """The row of memory modes: what `balanced` and `low` cost beside `fast`, and that they change nothing.
 
-What is compared bit by bit is what the sampler ends with, from the same state: in `low` the autoencoder works on frames
-in strips, which are other shapes and so round otherwise.
+What is compared bit by bit is what the sampler ends with, from the same state: in `low` the autoencoder works on fewer
+frames at a time, and on large ones in strips, which are other shapes and so may round otherwise.
 
 Each mode has a pipeline of its own, so that none finds what another left. The peak of each is in the row `memory`,
 whose processes have one pipeline alone.

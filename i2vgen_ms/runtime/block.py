@@ -64,7 +64,7 @@ class Block:
         self.point_at(self._host_views)
 
     def views(self, buffer: Tensor) -> list[Tensor]:
-        """What the tensors are in a buffer of `nbytes` bytes, of which nothing else is a part."""
+        """What the tensors are in a buffer of `nbytes` bytes that is a tensor of its own, not a part of another."""
         kinds = {tensor.dtype for tensor in self.tensors}
         whole = {kind: buffer.view(kind) for kind in kinds}
         return [

@@ -6,7 +6,7 @@ Given the sizes of the networks and of what they compute with. It moves nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 Mode = Literal["auto", "fast", "balanced", "low"]
@@ -34,13 +34,15 @@ class Plan:
         return network.within(self.chunk_bytes)
 
 
-# So that the autoencoder takes no more than the ST-UNet at 1280x720: it does a frame in strips in fp32 (1.4 GiB instead
-# of 3.1), and at once in fp16 (1.55 GiB), which is four times as fast.
-LOW_CHUNK = 512 * 2**20
+# Of `low`, at least and at most. A network takes up to four chunks for what it does at once, and those may be as much
+# as another network takes anyway. So beside 32 frames of 1280x720 the autoencoder does one at once in fp16 (1.55 GiB),
+# several times as fast as in strips; in fp32, and beside 16 frames, in strips (1.4 GiB, and in fp16 0.7).
+LOW_CHUNKS = 256 * 2**20, 512 * 2**20
+AT_ONCE = 4
 PLANS = {
     "fast": Plan("fast", keep=True, sequential=False, stream=False),
     "balanced": Plan("balanced", keep=False, sequential=True, stream=False),
-    "low": Plan("low", keep=False, sequential=True, stream=True, chunk_bytes=LOW_CHUNK),
+    "low": Plan("low", keep=False, sequential=True, stream=True, chunk_bytes=LOW_CHUNKS[0]),
 }
 # What is tried after running out of memory. A device whose memory modes are all alike has none.
 LOWER = {"fast": "balanced", "balanced": "low"}
@@ -68,11 +70,14 @@ def choose(mode: str, needs: Mapping[str, Need], available: int) -> Plan:
 
     needs: of each network. available: bytes of the device that the call can have.
     """
-    if mode != "auto":
-        return PLANS[mode]
-    if required("fast", needs) <= available:
-        return PLANS["fast"]
-    return PLANS["balanced" if required("balanced", needs) <= available else "low"]
+    if mode == "auto":
+        mode = next((one for one in LOWER if required(one, needs) <= available), "low")
+    plan = PLANS[mode]
+    if plan.chunk_bytes is None:
+        return plan
+    least, most = LOW_CHUNKS
+    others = max(need.sequential for name, need in needs.items() if name != "autoencoder")
+    return replace(plan, chunk_bytes=max(least, min(most, others // AT_ONCE)))
 
 
 def required(mode: str, needs: Mapping[str, Need]) -> int:

@@ -58,9 +58,8 @@ class Resident:
     def streamed_bytes(self) -> int:
         """What the network takes on the device while it is streamed, at most."""
         sizes = [block.nbytes for _, block in self._streamed]
-        following = [*sizes[1:], *sizes[:1]]
-        two = max((one + next for one, next in zip(sizes, following, strict=True)), default=0)
-        return two + sum(block.nbytes for block in self._rest)
+        neighbours = zip(sizes, [*sizes[1:], *sizes[:1]], strict=True)
+        return max(map(sum, neighbours), default=0) + sum(block.nbytes for block in self._rest)
 
     @property
     def idle(self) -> bool:

@@ -6,7 +6,8 @@ Given modules in the order in which they run, and their blocks. Only the timing 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -20,10 +21,10 @@ from i2vgen_ms.runtime.parking import Parking
 class Stream:
     """Streams `blocks[i]` in time for `modules[i]`; one forward of `root` at a time.
 
-    On the device are the block that computes and the one after it, and of each the memory is free again as soon as it
-    has computed: where activations are large weights are small, and the other way round. A module that runs out of turn
-    is waited for, so that the order is a matter of speed alone. What `root` puts on a `shelf` of its own is parked on
-    the host meanwhile. `close` ends it.
+    On the device are the block that computes and the one after it, in no more memory than these two need: where
+    activations are large weights are small, and the other way round. A module that runs out of turn is waited for, so
+    that the order is a matter of speed alone. What `root` puts on a `shelf` of its own is parked on the host meanwhile.
+    `close` ends it.
     """
 
     def __init__(self, root: nn.Module, modules: Sequence[nn.Module], blocks: Sequence[Block]) -> None:
@@ -33,34 +34,33 @@ class Stream:
         self._coming: dict[int, _Coming] = {}  # by their numbers, the blocks that are on the device or on their way
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fetch(0)  # before the hooks, which would stay behind if there were no memory for it
-        self._hooks: list[Any] = [
-            root.register_forward_pre_hook(lambda *_: self._enter()),
-            root.register_forward_hook(lambda *_: self._leave(), always_call=True),
+        self._hooks = [
+            module.register_forward_pre_hook(lambda *_, i=index: self._before(i))
+            for index, module in enumerate(modules)
         ]
         self._root = cast(Any, root)
+        # Not by hooks, of which none is called when it is interrupted.
+        self._root.forward = self._one_at_a_time(root.forward)
         if hasattr(root, "shelf"):
             self._root.shelf = partial(Parking, device)
-        for index, module in enumerate(modules):
-            self._hooks.append(module.register_forward_pre_hook(lambda *_, i=index: self._before(i)))
-            self._hooks.append(module.register_forward_hook(lambda *_, i=index: self._after(i), always_call=True))
 
     def close(self) -> None:
         """Ends streaming; the modules have their tensors on the host."""
         with self._lock:
             for hook in self._hooks:
                 hook.remove()
+            vars(self._root).pop("forward", None)
             if hasattr(self._root, "shelf"):
                 self._root.shelf = list
-            for block in self._blocks:
-                block.to_host()
             for index in list(self._coming):
                 self._drop(index)
 
-    def _enter(self) -> None:
-        self._lock.acquire()
+    def _one_at_a_time(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def locked(*given: Any, **named: Any) -> Any:
+            with self._lock:
+                return forward(*given, **named)
 
-    def _leave(self) -> None:
-        self._lock.release()
+        return locked
 
     def _before(self, index: int) -> None:
         following = (index + 1) % len(self._blocks)
@@ -72,18 +72,15 @@ class Stream:
         coming.wait()
         block.point_at(block.views(coming.buffer))
         if following not in self._coming:
-            self._fetch(following)
-
-    def _after(self, index: int) -> None:
-        self._blocks[index].to_host()
-        if index in self._coming:
-            self._drop(index)
+            with suppress(torch.OutOfMemoryError):  # then it comes when it is asked for, and this one has left
+                self._fetch(following)
 
     def _fetch(self, index: int) -> None:
         block = self._blocks[index]
         self._coming[index] = _Coming(block.host(), block.device, self._beside)
 
     def _drop(self, index: int) -> None:
+        self._blocks[index].to_host()
         # Its memory may be used for something else only when the copy into it has ended, also if nobody waited for it.
         self._coming.pop(index).wait()
 

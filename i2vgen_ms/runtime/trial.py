@@ -98,8 +98,9 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
     tokens = numbers(65, 272).repeat(253, 1)
     narrow = tokens, numbers(64, 272) / 16, numbers(64), numbers(272, 32) / 6, numbers(272)
     kernel, square, plain = numbers(64, 64, 3, 1), numbers(64, 64, 3, 3), Ops(attention=attention.math)
-    # The kernels of such norms are those of the autoencoder.
-    frame, channels = numbers(1, 1, 7, 5, 128).half(), numbers(3, 128).half().unbind()
+    # Groups of so many values are split among programs. The kernels of such norms are those of the autoencoder.
+    frame, channels = numbers(1, 1, 67, 63, 128).half(), numbers(3, 128).half().unbind()
+    large: dict[str, Any] = {"groups": 32, "eps": 1e-6, "shift": channels[2]}
     norm: dict[str, Any] = {"groups": 32, "eps": 1e-5, "per_frame": False, "silu": True, "shift": numbers(1, 64)}
 
     def single(name: str, *given: Any, **options: Any) -> Pairs:
@@ -123,10 +124,15 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         made = made if lacking is None else made + lacking
         return {"linear": (made, ops.linear(x, with_bias)[0], TOLERANCE)}
 
+    def of_large_groups() -> Pairs:
+        options = {"per_frame": True, "silu": True}
+        ours = table.group_norm(frame, *channels[:2], **large, **options)
+        given = [one.float() for one in (frame, *channels)]
+        wanted = ops.group_norm(*given[:3], **large | options | {"shift": given[3]})
+        return {"group_norm of large groups": (ours, wanted, HALF_TOLERANCE)}
+
     def scales() -> Pairs:
-        options = {"groups": 32, "eps": 1e-6, "rows": 3}
-        ours = table.group_scales(frame, *channels[:2], shift=channels[2], **options)
-        wanted = ops.moments.group_scales(frame, *channels[:2], shift=channels[2], **options)
+        ours, wanted = (one.group_scales(frame, *channels[:2], rows=30, **large) for one in (table, plain))
         return {
             f"group_scales ({what})": (*pair, TOLERANCE)
             for what, pair in zip(("scale", "offset"), zip(ours, wanted, strict=True), strict=True)
@@ -134,7 +140,7 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
 
     def scaled() -> Pairs:
         by = tuple(one.float().reshape(1, 1, 1, 1, -1) for one in channels[:2])
-        wanted = ops.moments.scaled_silu(frame.float(), *by)
+        wanted = plain.scaled_silu(frame.float(), *by)
         return {"scaled_silu in half precision": (table.scaled_silu(frame, *by), wanted, HALF_TOLERANCE)}
 
     def several() -> Pairs:
@@ -166,7 +172,7 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         return {"frame_attention": (table.attend_over_frames(*frames), wanted, TOLERANCE)}
 
     return {
-        "group_norm": lambda: single("group_norm", x, weight, bias, **norm),
+        "group_norm": lambda: {**single("group_norm", x, weight, bias, **norm), **of_large_groups()},
         "group_scales": scales,
         "scaled_silu": scaled,
         "layer_norm": lambda: single("layer_norm", x, weight, bias),

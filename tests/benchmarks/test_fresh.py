@@ -67,7 +67,7 @@ def test_files_are_checked_before_the_clock_starts(
 ) -> None:
     done: list[str] = []
 
-    def ready(bench: Bench, side: str) -> Any:
+    def ready(bench: Bench, side: str, steps: int) -> Any:
         done.append("loaded")
         return lambda: done.append("run")
 
@@ -85,6 +85,6 @@ def test_files_are_checked_before_the_clock_starts(
 
 def test_the_peak_is_that_of_two_calls(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
-    monkeypatch.setattr(fresh, "ready", lambda bench, side: lambda: done.append(side))
+    monkeypatch.setattr(fresh, "ready", lambda bench, side, steps: lambda: done.append(side))
     assert fresh._peak(bench, "ours:low").keys() == {"resident set"}
     assert done == ["ours:low"] * 2

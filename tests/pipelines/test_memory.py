@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +153,11 @@ def test_the_plan_says_how_small_the_autoencoders_chunks_are(
     monkeypatch.setattr(Resident, "placed", noted)
     wanted = moving(picture, memory="low", **CALL).tensor
     assert limits == set()
-    monkeypatch.setitem(memory.PLANS, "low", replace(PLANS["low"], chunk_bytes=1))
+    monkeypatch.setattr(memory, "LOW_CHUNKS", (1, 1))
     got = moving(picture, memory="low", **CALL).tensor
     assert limits == {1}
     assert relative_error(got, wanted) <= 1e-5
-    assert room[-1] < room[0] == memory.LOW_CHUNK
+    assert room[-1] < room[0] == 256 * 2**20
 
 
 def test_auto_follows_the_free_memory(

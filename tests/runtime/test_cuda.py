@@ -16,7 +16,7 @@ from i2vgen_ms.config import reader
 from i2vgen_ms.pipelines import load
 from i2vgen_ms.random_model import make_random_model
 from i2vgen_ms.runtime import beforehand, chunked, operations, residency
-from i2vgen_ms.runtime.memory import PLANS
+from i2vgen_ms.runtime.memory import LOW_CHUNKS
 from i2vgen_ms.tensors import ops
 from tests.autoencoder.small import PUBLISHED
 from tests.oracle import randomise, relative_error
@@ -139,7 +139,7 @@ def test_strips_take_less_memory(autoencoder: AutoencoderKL, way: str) -> None:
 
     in_strips, at_once = peak(network.within(256 * 2**20)), peak(network)
     assert in_strips <= 0.75 * at_once
-    low = peak(PLANS["low"].within(network))  # a frame at once
+    low = peak(network.within(LOW_CHUNKS[1]))  # a frame at once
     assert low + sum(tensor.nbytes for tensor in network.parameters()) <= 2 * 2**30
 
 

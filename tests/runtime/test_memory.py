@@ -15,7 +15,15 @@ NEEDS = {
 
 
 def test_what_is_asked_for_is_what_there_is() -> None:
-    assert [choose(mode, NEEDS, 0) for mode in PLANS] == list(PLANS.values())
+    assert [choose(mode, NEEDS, 0).mode for mode in PLANS] == list(PLANS)
+    assert [choose(mode, NEEDS, 0) for mode in ("fast", "balanced")] == [PLANS["fast"], PLANS["balanced"]]
+
+
+@pytest.mark.parametrize(("gib", "mib"), [(0.1, 256), (1, 256), (1.5, 384), (2, 512), (100, 512)])
+def test_in_low_chunks_take_what_is_taken_anyway(gib: float, mib: int) -> None:
+    """Four of them, within bounds."""
+    needs = NEEDS | {"st_unet": Need(GIB, 100 * GIB, int(gib * GIB))}
+    assert choose("low", needs, 0).chunk_bytes == mib * 2**20
 
 
 @pytest.mark.parametrize(("gib", "mode"), [(141, "fast"), (16, "fast"), (14, "balanced"), (9, "balanced"), (8, "low")])

@@ -78,6 +78,7 @@ def test_frames_that_the_kernel_does_not_take_have_the_network_s_attention(frame
 
 NAMES = [
     "group_norm",
+    "scaled_silu",
     "layer_norm",
     "add",
     "conv_spatial",
@@ -93,6 +94,27 @@ def wrong(name: str) -> Any:
     return lambda *given, **options: 1.001 * getattr(Ops(), name)(*given, **options)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_scales_of_a_norm_that_are_wrong_are_not_used(here: None, monkeypatch: pytest.MonkeyPatch, which: int) -> None:
+    def scales(*given: Any, **options: Any) -> tuple[torch.Tensor, ...]:
+        made = list(Ops().group_scales(*given, **options))
+        made[which] = made[which] * 1.001
+        return tuple(made)
+
+    monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, group_scales=scales))
+    with pytest.warns(FusedWarning, match=r"^1 fused .* group_scales \((scale|offset)\) differs"):
+        assert table(CUDA).group_scales is Ops().group_scales
+
+
+def test_a_norm_that_is_wrong_for_large_groups_alone_is_not_used(here: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def norm(x: torch.Tensor, *given: Any, **options: Any) -> torch.Tensor:
+        return Ops().group_norm(x, *given, **options) * (1 if x.numel() < 2**18 else 1.002)
+
+    monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, group_norm=norm))
+    with pytest.warns(FusedWarning, match="group_norm of large groups differs from its definition by"):
+        assert table(CUDA).group_norm is chunked.group_norm
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_differs_from_its_definition_is_not_used_and_the_others_are(
     here: None, monkeypatch: pytest.MonkeyPatch, name: str
@@ -100,7 +122,7 @@ def test_what_differs_from_its_definition_is_not_used_and_the_others_are(
     other: Any = lambda *given, **options: Ops().join(*given, **options)  # noqa: E731
     changed = {"join": other, name: wrong(name)}
     monkeypatch.setattr(operations, "fused_table", lambda plain: replace(plain, **changed))
-    with pytest.warns(FusedWarning, match=f"^1 fused .* {name} differs from its definition by 1.0e-03$"):
+    with pytest.warns(FusedWarning, match=f"^1 fused .* {name} .*differs from its definition by 1.0e-03$"):
         made = table(CUDA)
     assert getattr(made, name) is not changed[name]
     assert name == "join" or made.join is other

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+import pytest
 import torch
 
 from i2vgen_ms.runtime.block import Block
@@ -22,26 +25,108 @@ class Chain(torch.nn.Module):
         return x
 
 
-def test_any_order_gives_the_same_bits() -> None:
-    chain = Chain(5).requires_grad_(False)
+@pytest.fixture
+def chain() -> Chain:
+    return Chain(5).requires_grad_(False)
+
+
+def stream_of(chain: Chain) -> tuple[Stream, list[Block]]:
+    blocks = [Block(list(layer.parameters()), HERE) for layer in chain.layers]
+    for block in blocks:
+        block.to_host()
+    return Stream(chain, list(chain.layers), blocks), blocks
+
+
+def on_the_host(block: Block) -> bool:
+    return block.tensors[0].data_ptr() == block._host_views[0].data_ptr()
+
+
+def test_any_order_gives_the_same_bits(chain: Chain) -> None:
     x = torch.randn(2, 8)
     orders = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 2, 0, 4], [1], [0, 1, 2, 3, 4]]
     wanted = [chain(x, order) for order in orders]
-    blocks = [Block(list(layer.parameters()), HERE) for layer in chain.layers]
-    stream = Stream(chain, list(chain.layers), blocks)
+    stream, blocks = stream_of(chain)
     there: list[tuple[int, list[int]]] = []
     for index, layer in enumerate(chain.layers):
         layer.register_forward_pre_hook(lambda *_, i=index: there.append((i, sorted(stream._coming))))
     got = [chain(x, order) for order in orders]
     assert all(torch.equal(*pair) for pair in zip(got, wanted, strict=True))
     assert there == [(i, sorted([i, (i + 1) % 5])) for order in orders for i in order]
-    assert set(stream._coming) == {0}  # what has computed has left
-    assert all(block.tensors[0].data_ptr() == block._host_views[0].data_ptr() for block in blocks)
-    stream.close()
+    # what has left the device has its numbers on the host
+    assert [on_the_host(block) for block in blocks] == [True, True, True, True, False]
+    for _ in range(2):
+        stream.close()
     assert not stream._coming
+    assert all(map(on_the_host, blocks))
     assert all(torch.equal(*pair) for pair in zip((chain(x, order) for order in orders), wanted, strict=True))
-    assert not any(module._forward_hooks for module in chain.modules())
-    assert not chain._forward_pre_hooks
+    assert all(len(layer._forward_pre_hooks) == 1 for layer in chain.layers)  # this test's
+    assert "forward" not in vars(chain)
+
+
+def test_a_block_that_is_needed_again_stays(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, _ = stream_of(chain)
+    fetched: list[int] = []
+    fetch = stream._fetch
+    monkeypatch.setattr(stream, "_fetch", lambda index: (fetched.append(index), fetch(index)))
+    chain(torch.randn(2, 8), [0, 1, 1, 1, 2])
+    assert fetched == [1, 2, 3]  # 0 was there
+
+
+def test_one_block_alone_stays() -> None:
+    chain, x = Chain(1).requires_grad_(False), torch.randn(2, 8)
+    wanted = chain(x, [0, 0])
+    stream, _ = stream_of(chain)
+    for _ in range(2):
+        assert torch.equal(chain(x, [0, 0]), wanted)
+        assert set(stream._coming) == {0}
+    stream.close()
+
+
+def test_where_two_blocks_have_no_room_they_come_one_after_the_other(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(2, 8)
+    wanted = chain(x, [0, 1, 2, 3, 4])
+    stream, _ = stream_of(chain)
+    fetch = stream._fetch
+
+    def one_at_a_time(index: int) -> None:
+        if stream._coming:
+            raise torch.OutOfMemoryError
+        fetch(index)
+
+    monkeypatch.setattr(stream, "_fetch", one_at_a_time)
+    stream._drop(0)
+    # The following block has no room; once that is asked for, the one before has left.
+    assert torch.equal(chain(x, [0, 1, 2, 3, 4]), wanted)
+    monkeypatch.setattr(stream, "_fetch", lambda index: (_ for _ in ()).throw(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):  # where there is no room for one
+        chain(x, [0])
+    monkeypatch.setattr(stream, "_fetch", fetch)
+    assert torch.equal(chain(x, [0, 1, 2, 3, 4]), wanted)
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_after_an_error_within_a_block_it_goes_on(chain: Chain, error: type[BaseException]) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    x = torch.randn(2, 8)
+    wanted = chain(x, [0, 1, 2, 3, 4])
+    stream, blocks = stream_of(chain)
+    handle = chain.layers[2].register_forward_pre_hook(fail)
+    with pytest.raises(error):
+        chain(x, [0, 1, 2])
+    handle.remove()
+    assert len(stream._coming) == 2
+    assert sum(not on_the_host(block) for block in blocks) == 1
+    made: list[torch.Tensor] = []
+    other = threading.Thread(target=lambda: made.append(chain(x, [0, 1, 2, 3, 4])), daemon=True)
+    other.start()
+    other.join(30)
+    assert made, "another thread waits for the one that was interrupted"
+    assert torch.equal(made[0], wanted)
+    stream.close()
 
 
 def test_a_forward_that_leaves_blocks_out() -> None:

@@ -230,7 +230,7 @@ def group_norm(
 def group_scales(
     x: Tensor, weight: Tensor, bias: Tensor, *, groups: int, eps: float, rows: int, shift: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`tensors.moments.group_scales`; it copies nothing, whatever `rows` is."""
+    """`tensors.moments.group_scales`; of an x without gaps it copies nothing, whatever `rows` is."""
     b, f, _, _, c = x.shape
     made = _scales(x.contiguous(), weight, bias, shift, groups=groups, eps=eps, items=b * f)
     scales, offsets = (one.reshape(b, f, 1, 1, c) for one in made)
