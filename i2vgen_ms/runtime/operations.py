@@ -27,7 +27,9 @@ class FusedWarning(UserWarning):
 _CPU = Ops(
     conv_spatial=processor.conv_spatial,
     conv_temporal=processor.conv_temporal,
+    conv_doubled=processor.conv_doubled,
     feed_forward=processor.feed_forward,
+    feed_forward_onto=processor.feed_forward_onto,
 )
 
 

@@ -7,12 +7,13 @@ it is tried before it is used, and where it is missing or wrong, everything is a
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from i2vgen_ms.runtime import winograd
 from i2vgen_ms.tensors import ops
 
 # Rows below which a product is no work.
@@ -20,7 +21,7 @@ ROWS = 32
 # How many times as large as an activation the weights of a convolution are when it is better done as a product.
 LARGE = 16
 # The hidden values of a feed-forward that are computed at a time: more of them leave the processor's cache in between.
-HIDDEN_BYTES = 8 * 2**20
+HIDDEN_BYTES = 32 * 2**20
 
 
 class Linear(nn.Linear):
@@ -47,13 +48,36 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
     """`ops.feed_forward`, some rows at a time."""
-    rows = max(HIDDEN_BYTES // (weight_in.shape[0] * x.element_size()), ROWS)
+    rows = _rows(x, weight_in)
     if torch.is_grad_enabled() or x.numel() <= rows * x.shape[-1]:
         return _feed_forward(x, weight_in, bias_in, weight_out, bias_out)
     out = x.new_empty(*x.shape[:-1], weight_out.shape[0])
     for given, place in zip(x.reshape(-1, x.shape[-1]).split(rows), out.flatten(0, -2).split(rows), strict=True):
         place.copy_(_feed_forward(given, weight_in, bias_in, weight_out, bias_out))
     return out
+
+
+def feed_forward_onto(
+    x: Tensor,
+    y: Tensor,
+    norm: tuple[Tensor, Tensor],
+    layers: tuple[Tensor, Tensor, Tensor, Tensor],
+    *,
+    shift: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`Ops.feed_forward_of_sum`; each part of the feed-forward is added to the sum where that lies."""
+    total, normal = ops.add_layer_norm(x, y, *norm, shift=shift)
+    if torch.is_grad_enabled():
+        return ops.add(total, _feed_forward(normal, *layers), out=out)
+    total, rows = total.contiguous(), _rows(normal, layers[0])
+    for given, place in zip(normal.flatten(0, -2).split(rows), total.flatten(0, -2).split(rows), strict=True):
+        place.add_(_feed_forward(given, *layers))
+    return total if out is None else out.copy_(total)
+
+
+def _rows(x: Tensor, weight_in: Tensor) -> int:
+    return max(HIDDEN_BYTES // (weight_in.shape[0] * x.element_size()), ROWS)
 
 
 def _feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
@@ -63,10 +87,13 @@ def _feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Ten
 def conv_spatial(
     x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1, padding: tuple[int, int] = (1, 1)
 ) -> Tensor:
-    """`ops.conv_spatial`; with large weights a product of every place's surroundings, `b f h w (i kh kw)`.
+    """`ops.conv_spatial` with fewer products (`winograd`); or with large weights a product of every place's
+    surroundings, `b f h w (i kh kw)`.
 
     A convolution brings its weights into an order of its own first, each time, which then takes longer than the rest.
     """
+    if takes(x, weight) and winograd.fits_spatial(x, weight, stride=stride, padding=padding):
+        return winograd.conv_spatial(x, weight, bias, partial(_product, bias=None))
     if not _large(x, weight):
         return ops.conv_spatial(x, weight, bias, stride=stride, padding=padding)
     rows, columns = padding
@@ -75,8 +102,15 @@ def conv_spatial(
     return _around(around, weight, bias)
 
 
+def conv_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`ops.conv_doubled` by the convolution of this module."""
+    return conv_spatial(ops.double(x), weight, bias)
+
+
 def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`ops.conv_temporal`; with large weights a product of every place's frames around, `b f h w (i k)`."""
+    """`ops.conv_temporal` in the same ways; the product is of every place's frames around, `b f h w (i k)`."""
+    if takes(x, weight) and winograd.fits_temporal(x, weight):
+        return winograd.conv_temporal(x, weight, bias, partial(_product, bias=None))
     if not _large(x, weight):
         return ops.conv_temporal(x, weight, bias)
     frames = weight.shape[2] // 2

@@ -44,8 +44,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_on_the_cpu_they_are_the_plain_ones_but_for_products() -> None:
-    products = {name: getattr(processor, name) for name in ("feed_forward", "conv_spatial", "conv_temporal")}
-    assert table(HERE) == Ops(**products)
+    products = ("feed_forward", "feed_forward_onto", "conv_spatial", "conv_temporal", "conv_doubled")
+    assert table(HERE) == Ops(**{name: getattr(processor, name) for name in products})
 
 
 @pytest.mark.full  # the interpreter takes half a minute

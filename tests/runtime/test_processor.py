@@ -82,9 +82,9 @@ def test_convolutions_with_large_weights_are_products(
     products: list[int] = []
     product = processor._product
 
-    def counted(*given: torch.Tensor) -> torch.Tensor:
+    def counted(*given: torch.Tensor, **named: torch.Tensor | None) -> torch.Tensor:
         products.append(1)
-        return product(*given)
+        return product(*given, **named)
 
     monkeypatch.setattr(processor, "_product", counted)
     x, shift = torch.randn(*size, 24), torch.randn(40) if bias else None
@@ -117,3 +117,23 @@ def test_a_feed_forward_in_parts(monkeypatch: pytest.MonkeyPatch, rows: int) -> 
         assert relative_error(processor.feed_forward(x, *weights), ops.feed_forward(x, *weights)) <= 1e-6
     assert max(seen) == rows
     assert sum(seen) == 40
+
+
+@pytest.mark.parametrize("given_out", [True, False])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("rows", [7, 40])
+def test_a_feed_forward_onto_its_sum(monkeypatch: pytest.MonkeyPatch, rows: int, grad: bool, given_out: bool) -> None:
+    """The same bits as adding it, and nothing of what is given changes."""
+    monkeypatch.setattr(processor, "ROWS", 1)
+    monkeypatch.setattr(processor, "HIDDEN_BYTES", rows * 4 * 48)
+    x, y = torch.randn(4, 6, 10).transpose(1, 2), torch.randn(4, 10, 6)
+    layers = torch.randn(48, 6), torch.randn(48), torch.randn(6, 24), torch.randn(6)
+    norm, shift, before = (torch.randn(6), torch.randn(6)), torch.randn(6), x.clone()
+    out = torch.empty(4, 10, 6) if given_out else None
+    with torch.set_grad_enabled(grad):
+        made = table(HERE).feed_forward_of_sum(x, y, norm, layers, shift=shift, out=out)
+        total, normal = ops.add_layer_norm(x, y, *norm, shift=shift)
+        assert torch.equal(made, total + processor.feed_forward(normal, *layers))
+    assert made.is_contiguous() or grad
+    assert out is None or made is out
+    assert torch.equal(x, before)
