@@ -18,7 +18,7 @@ from torch import Tensor
 
 # Channels below which the sums take what the products save, and rows of a product below which the weights' sums do.
 CHANNELS, ROWS = 160, 96
-# Bytes of all sums of the inputs, or of the products: about so many at a time, and at most where a frame has them.
+# Bytes of all sums of the inputs, or of the products: about so many at a time, or up to this where a frame has more.
 SOME, MOST = 64 * 2**20, 256 * 2**20
 # What the products see of three taps.
 _TAPS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
@@ -39,7 +39,7 @@ def fits_temporal(x: Tensor, weight: Tensor) -> bool:
     """The same of `conv_temporal`, with `weight: o i k 1`; half as much is saved, so twice as many rows are needed."""
     b, f, h, w, _ = x.shape
     much = min(weight.shape[:2]) >= CHANNELS and b * f * h * w >= 4 * ROWS
-    return weight.shape[2:] == (3, 1) and f % 2 == 0 and much and 2 * f * _frame_bytes(x, weight) <= MOST
+    return weight.shape[2:] == (3, 1) and f % 2 == 0 and much and 2 * b * f * _frame_bytes(x, weight) <= MOST
 
 
 def conv_spatial(x: Tensor, weight: Tensor, bias: Tensor | None, product: Product) -> Tensor:
@@ -55,7 +55,7 @@ def conv_spatial(x: Tensor, weight: Tensor, bias: Tensor | None, product: Produc
         ]
         both = [_outputs(of_a_row) for of_a_row in columns]
         for column in range(2):
-            _put(_outputs([pair[column] for pair in both]), bias, made[:, :, column::2], 1)
+            _put(_outputs([pair[column] for pair in both]), bias, made[:, :, column::2])
     return out.unflatten(0, x.shape[:2])
 
 
@@ -64,7 +64,7 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None, product: Produ
     out = x.new_empty(*x.shape[:-1], len(weight))
     given = _inputs(F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)), 1)
     made = [product(one.flatten(0, -2), m) for one, m in zip(given, _matrices(weight, axes=1), strict=True)]
-    _put(_outputs(made), bias, out, 1)
+    _put(_outputs(made), bias, out)
     return out
 
 
@@ -90,10 +90,10 @@ def _outputs(made: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return total.add_(a), b.sub_(c).sub_(d)
 
 
-def _put(pair: tuple[Tensor, Tensor], bias: Tensor | None, out: Tensor, axis: int) -> None:
-    """Two places that follow each other along an axis, with the bias, to where they belong."""
+def _put(pair: tuple[Tensor, Tensor], bias: Tensor | None, out: Tensor) -> None:
+    """Two places that follow each other along the second axis, with the bias, to where they belong."""
     for first, one in enumerate(pair):
-        place = out[(*[slice(None)] * axis, slice(first, None, 2))]
+        place = out[:, first::2]
         torch.add(one.view(place.shape), 0 if bias is None else bias, out=place)
 
 
