@@ -52,7 +52,7 @@ class FusedOps(Ops):
 
 
 def table(device: torch.device) -> Ops:
-    """The operations for inference on a device; on the CPU the plain ones, but for who multiplies."""
+    """The operations for inference on a device; on the CPU the plain ones, but for products and how many there are."""
     return _CPU if device.type != "cuda" else _cuda(device)
 
 

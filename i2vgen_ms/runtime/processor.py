@@ -1,7 +1,7 @@
 """Products on the CPU by oneDNN, which convolutions use anyway: beside the BLAS that PyTorch takes for fp32 it is as
 fast on some processors and twice as fast on others.
 
-Given networks for inference. What changes is the order of additions. The operation is not one of PyTorch's public ones:
+Given networks for inference. What changes is what rounding does. The operation is not one of PyTorch's public ones:
 it is tried before it is used, and where it is missing or wrong, everything is as PyTorch does it.
 """
 
@@ -132,6 +132,7 @@ def _around(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def takes(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN can do it and it is worth it; it remembers nothing for gradients."""
     plain = x.device.type == weight.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    plain = plain and not torch.is_autocast_enabled("cpu")
     return plain and _available() and x.numel() >= ROWS * x.shape[-1] and not torch.is_grad_enabled()
 
 
@@ -149,8 +150,10 @@ def _available() -> bool:
 def _works() -> bool:
     """Whether this PyTorch's operation is there, is called so, and gives products: it is not of its public ones."""
     generator = torch.Generator().manual_seed(0)
-    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((ROWS, 16), (24, 16), (24,)))
+    x, several, bias = (torch.randn(shape, generator=generator) for shape in ((ROWS, 16), (2, 24, 16), (24,)))
+    weight = several[1]
     try:
-        return bool(torch.allclose(_product(x, weight, bias), F.linear(x, weight, bias), atol=1e-5))
+        tried = ((_product(x, weight, one), F.linear(x, weight, one)) for one in (bias, None))
+        return all(torch.allclose(*pair, atol=1e-5) for pair in tried)
     except Exception:  # whatever a call of another form, or none to call, raises
         return False

@@ -24,7 +24,7 @@ class Stream:
     On the device are the block that computes and the one after it, in no more memory than these two need: where
     activations are large weights are small, and the other way round. A module that runs out of turn is waited for, so
     that the order is a matter of speed alone. What `root` puts on a `shelf` of its own is parked on the host meanwhile.
-    `close` ends it.
+    `close` ends it; meanwhile the root is not to be copied.
     """
 
     def __init__(self, root: nn.Module, modules: Sequence[nn.Module], blocks: Sequence[Block]) -> None:
@@ -34,15 +34,18 @@ class Stream:
         self._coming: dict[int, _Coming] = {}  # by their numbers, the blocks that are on the device or on their way
         self._beside = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._fetch(0)  # before the hooks, which would stay behind if there were no memory for it
-        self._hooks = [
-            module.register_forward_pre_hook(lambda *_, i=index: self._before(i))
-            for index, module in enumerate(modules)
-        ]
-        self._root = cast(Any, root)
-        # Not by hooks, of which none is called when it is interrupted.
-        self._root.forward = self._one_at_a_time(root.forward)
-        if hasattr(root, "shelf"):
-            self._root.shelf = partial(Parking, device)
+        self._hooks: list[Any] = []
+        self._root, self._own = cast(Any, root), vars(root).get("forward")
+        try:
+            # Not by hooks, of which none is called when it is interrupted.
+            self._root.forward = self._one_at_a_time(root.forward)
+            if hasattr(root, "shelf"):
+                self._root.shelf = partial(Parking, device)
+            for index, module in enumerate(modules):
+                self._hooks.append(module.register_forward_pre_hook(lambda *_, i=index: self._before(i)))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends streaming; the modules have their tensors on the host."""
@@ -50,6 +53,8 @@ class Stream:
             for hook in self._hooks:
                 hook.remove()
             vars(self._root).pop("forward", None)
+            if self._own is not None:
+                self._root.forward = self._own
             if hasattr(self._root, "shelf"):
                 self._root.shelf = list
             for index in list(self._coming):

@@ -4,22 +4,23 @@ along frames four for two where there are six.
 Of each four places, two apart, sums and differences are taken, along each axis; so are of the weights; each of the four
 (or 16) has a product of its own, and what these give is summed to two places (Lavin and Gray 2016, "Fast algorithms for
 convolutional neural networks", section 4: F(2x2, 3x3)). Its factors are 1 and 1/2 and its sums are shorter than a
-convolution's, so that no digit is lost: it was seen to be nearer to the truth than oneDNN's convolutions. It knows
-nothing of who multiplies.
+convolution's, so that no digit is lost: it was seen to be nearer to the truth than oneDNN's convolutions. Where a
+convolution gives infinity it may give NaN. It knows nothing of who multiplies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 # Channels below which the sums take what the products save, and rows of a product below which the weights' sums do.
-CHANNELS, ROWS = 160, 96
-# Bytes of all sums of the inputs, or of the products: about so many at a time, or up to this where a frame has more.
-SOME, MOST = 64 * 2**20, 256 * 2**20
+CHANNELS, ROWS = 128, 96
+# Bytes that a part of the work takes beside its input, its output and the weights' sums, which are 16/9 of the weights;
+# of a place, in tensors of its input or output, whichever is larger.
+SOME, TAKEN = 128 * 2**20, 6
 # What the products see of three taps.
 _TAPS = ((1.0, 0.0, 0.0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0.0, 0.0, 1.0))
 
@@ -29,47 +30,66 @@ Product = Callable[[Tensor, Tensor], Tensor]
 
 def fits_spatial(x: Tensor, weight: Tensor, *, stride: int, padding: tuple[int, int]) -> bool:
     """Whether `conv_spatial` is a way to convolve `x: b f h w i` with `weight: o i kh kw`, and a faster one."""
-    b, f, h, w, _ = x.shape
-    form = weight.shape[2:] == (3, 3) and stride == 1 and tuple(padding) == (1, 1) and h % 2 == w % 2 == 0
-    much = min(weight.shape[:2]) >= CHANNELS and b * f * h * w >= 4 * ROWS
-    return form and much and 4 * _frame_bytes(x, weight) <= MOST
+    h, w = x.shape[2:4]
+    form = weight.shape[2:] == (3, 3) and stride == 1 and tuple(padding) == (1, 1)
+    return form and h % 2 == w % 2 == 0 and _is_much(x, weight)
 
 
 def fits_temporal(x: Tensor, weight: Tensor) -> bool:
-    """The same of `conv_temporal`, with `weight: o i k 1`; half as much is saved, so twice as many rows are needed."""
-    b, f, h, w, _ = x.shape
-    much = min(weight.shape[:2]) >= CHANNELS and b * f * h * w >= 4 * ROWS
-    return weight.shape[2:] == (3, 1) and f % 2 == 0 and much and 2 * b * f * _frame_bytes(x, weight) <= MOST
+    """The same of `conv_temporal`, with `weight: o i k 1`."""
+    return weight.shape[2:] == (3, 1) and x.shape[1] % 2 == 0 and _is_much(x, weight)
 
 
 def conv_spatial(x: Tensor, weight: Tensor, bias: Tensor | None, product: Product) -> Tensor:
     """`ops.conv_spatial` of what fits, without gradients."""
-    frames, matrices = x.flatten(0, 1), _matrices(weight, axes=2)
+    matrices, frames = _matrices(weight, axes=2), x.flatten(0, 1)
     out = x.new_empty(*frames.shape[:-1], len(weight))
-    parts = -(-len(frames) // max(1, SOME // (4 * _frame_bytes(x, weight))))
-    for given, made in zip(frames.tensor_split(parts), out.tensor_split(parts), strict=True):
-        rows = _inputs(F.pad(given, (0, 0, 1, 1, 1, 1)), 1)
-        columns = [
-            [product(one.flatten(0, -2), m) for one, m in zip(_inputs(each, 2), ms, strict=True)]
-            for each, ms in zip(rows, matrices, strict=True)
-        ]
-        both = [_outputs(of_a_row) for of_a_row in columns]
-        for column in range(2):
-            _put(_outputs([pair[column] for pair in both]), bias, made[:, :, column::2])
+    h, row = x.shape[2], x[0, 0, 0, :, 0].numel() * _place_bytes(x, weight)
+    for first, last in _spans(len(frames), SOME // (h * row)):
+        for top, end in _spans(h, SOME // ((last - first) * row) // 2 * 2, least=2):
+            given = frames[first:last, max(0, top - 1) : end + 1]
+            edges = int(top == 0), int(end == h)
+            _within(F.pad(given, (0, 0, 1, 1, *edges)), matrices, bias, product, out[first:last, top:end])
     return out.unflatten(0, x.shape[:2])
 
 
 def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None, product: Product) -> Tensor:
     """`ops.conv_temporal` of what fits, without gradients."""
-    out = x.new_empty(*x.shape[:-1], len(weight))
-    given = _inputs(F.pad(x, (0, 0, 0, 0, 0, 0, 1, 1)), 1)
-    made = [product(one.flatten(0, -2), m) for one, m in zip(given, _matrices(weight, axes=1), strict=True)]
-    _put(_outputs(made), bias, out)
-    return out
+    matrices, places = _matrices(weight, axes=1), x.flatten(2, 3)
+    out = x.new_empty(*places.shape[:-1], len(weight))
+    place = x[:, :, 0, 0, 0].numel() * _place_bytes(x, weight)
+    for first, last in _spans(places.shape[2], SOME // place):
+        given = _inputs(F.pad(places[:, :, first:last], (0, 0, 0, 0, 1, 1)), 1)
+        _put(_outputs(_products(given, matrices, product)), bias, out[:, :, first:last])
+    return out.unflatten(2, x.shape[2:4])
 
 
-def _frame_bytes(x: Tensor, weight: Tensor) -> int:
-    return x.shape[2] * x.shape[3] * max(weight.shape[:2]) * x.element_size()
+def _is_much(x: Tensor, weight: Tensor) -> bool:
+    return min(weight.shape[:2]) >= CHANNELS and x[..., 0].numel() >= 4 * ROWS
+
+
+def _place_bytes(x: Tensor, weight: Tensor) -> int:
+    return TAKEN * max(weight.shape[:2]) * x.element_size()
+
+
+def _spans(count: int, most: int, *, least: int = 1) -> Iterator[tuple[int, int]]:
+    """(first, beyond the last) of parts of at most so many, and of at least so many but the last."""
+    size = max(least, most)
+    return ((first, min(count, first + size)) for first in range(0, count, size))
+
+
+def _within(x: Tensor, matrices: Tensor, bias: Tensor | None, product: Product, out: Tensor) -> None:
+    """`x: n (h + 2) (w + 2) i` and matrices `4 4 o i` to `out: n h w o`."""
+    pairs = [
+        _outputs(_products(_inputs(row, 2), of_a_row, product))
+        for row, of_a_row in zip(_inputs(x, 1), matrices, strict=True)
+    ]
+    for column in range(2):
+        _put(_outputs([pair[column] for pair in pairs]), bias, out[:, :, column::2])
+
+
+def _products(given: Tensor, matrices: Tensor, product: Product) -> list[Tensor]:
+    return [product(one.flatten(0, -2), matrix) for one, matrix in zip(given, matrices, strict=True)]
 
 
 def _inputs(x: Tensor, axis: int) -> Tensor:

@@ -63,6 +63,28 @@ def test_any_order_gives_the_same_bits(chain: Chain) -> None:
     assert "forward" not in vars(chain)
 
 
+def test_a_forward_of_its_own_is_there_again(chain: Chain) -> None:
+    plain, seen = chain.forward, list[list[int]]()
+    chain.forward = lambda x, order: (seen.append(order), plain(x, order))[1]  # type: ignore[method-assign]
+    own = chain.forward
+    stream, _ = stream_of(chain)
+    chain(torch.randn(2, 8), [0, 1])
+    stream.close()
+    assert seen == [[0, 1]]
+    assert chain.forward is own
+
+
+def test_a_constructor_that_fails_leaves_nothing_behind(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(chain.layers[3], "register_forward_pre_hook", fail)
+    with pytest.raises(ValueError):
+        stream_of(chain)
+    assert "forward" not in vars(chain)
+    assert not any(layer._forward_pre_hooks for layer in chain.layers)
+
+
 def test_a_block_that_is_needed_again_stays(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     stream, _ = stream_of(chain)
     fetched: list[int] = []
