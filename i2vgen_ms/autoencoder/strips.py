@@ -183,8 +183,7 @@ def _doubled(step: Upsample, x: Tensor, rows: int) -> Tensor:
 
 def _scales(norm: GroupNorm, x: Tensor, rows: int, *, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What the normalisation of each frame of `x + shift` multiplies x with, and what it adds."""
-    given = {"groups": norm.groups, "eps": norm.eps, "rows": rows, "shift": shift}
-    return norm.ops.group_scales(x, norm.weight, norm.bias, **given)
+    return norm.ops.group_scales(x, norm.weight, norm.bias, groups=norm.groups, eps=norm.eps, rows=rows, shift=shift)
 
 
 def _spans(rows: int, most: int) -> Iterator[tuple[int, int]]:

@@ -65,8 +65,7 @@ class Block:
 
     def views(self, buffer: Tensor) -> list[Tensor]:
         """What the tensors are in a buffer of `nbytes` bytes that is a tensor of its own, not a part of another."""
-        kinds = {tensor.dtype for tensor in self.tensors}
-        whole = {kind: buffer.view(kind) for kind in kinds}
+        whole = {kind: buffer.view(kind) for kind in {tensor.dtype for tensor in self.tensors}}
         return [
             whole[tensor.dtype].as_strided(*place) for tensor, place in zip(self.tensors, self._places, strict=True)
         ]

@@ -34,9 +34,9 @@ class Plan:
         return network.within(self.chunk_bytes)
 
 
-# Of `low`, at least and at most. A network takes up to four chunks for what it does at once, and those may be as much
-# as another network takes anyway. So beside 32 frames of 1280x720 the autoencoder does one at once in fp16 (1.55 GiB),
-# several times as fast as in strips; in fp32, and beside 16 frames, in strips (1.4 GiB, and in fp16 0.7).
+# Of `low`, at least and at most. For a frame at once the autoencoder takes up to so many chunks (its PATIENCE), and
+# those may be as much as another network takes anyway. So beside 32 frames of 1280x720 it does one at once in fp16
+# (1.55 GiB), several times as fast as in strips; in fp32, and beside 16 frames, in strips (1.4 GiB, in fp16 0.7).
 LOW_CHUNKS = 256 * 2**20, 512 * 2**20
 AT_ONCE = 4
 PLANS = {

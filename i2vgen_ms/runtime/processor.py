@@ -7,7 +7,8 @@ it is tried before it is used, and where it is missing or wrong, everything is a
 
 from __future__ import annotations
 
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ from i2vgen_ms.tensors import ops
 ROWS = 32
 # How many times as large as an activation the weights of a convolution are when it is better done as a product.
 LARGE = 16
-# The hidden values of a feed-forward that are computed at a time: more of them leave the processor's cache in between.
+# The hidden values of a feed-forward that are computed at a time: with more of them nothing is faster, and with fewer
+# the products are slower.
 HIDDEN_BYTES = 32 * 2**20
 
 
@@ -48,11 +50,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def feed_forward(x: Tensor, weight_in: Tensor, bias_in: Tensor, weight_out: Tensor, bias_out: Tensor) -> Tensor:
     """`ops.feed_forward`, some rows at a time."""
-    rows = _rows(x, weight_in)
-    if torch.is_grad_enabled() or x.numel() <= rows * x.shape[-1]:
+    if torch.is_grad_enabled() or x.numel() <= _rows(x, weight_in) * x.shape[-1]:
         return _feed_forward(x, weight_in, bias_in, weight_out, bias_out)
     out = x.new_empty(*x.shape[:-1], weight_out.shape[0])
-    for given, place in zip(x.reshape(-1, x.shape[-1]).split(rows), out.flatten(0, -2).split(rows), strict=True):
+    for given, place in _parts(x, weight_in, out):
         place.copy_(_feed_forward(given, weight_in, bias_in, weight_out, bias_out))
     return out
 
@@ -70,10 +71,16 @@ def feed_forward_onto(
     total, normal = ops.add_layer_norm(x, y, *norm, shift=shift)
     if torch.is_grad_enabled():
         return ops.add(total, _feed_forward(normal, *layers), out=out)
-    total, rows = total.contiguous(), _rows(normal, layers[0])
-    for given, place in zip(normal.flatten(0, -2).split(rows), total.flatten(0, -2).split(rows), strict=True):
+    total = total.contiguous()
+    for given, place in _parts(normal, layers[0], total):
         place.add_(_feed_forward(given, *layers))
     return total if out is None else out.copy_(total)
+
+
+def _parts(x: Tensor, weight_in: Tensor, out: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Some rows of `x: ... i` at a time, and their places in `out: ... o`, which has no gaps."""
+    rows = _rows(x, weight_in)
+    return zip(x.flatten(0, -2).split(rows), out.flatten(0, -2).split(rows), strict=True)
 
 
 def _rows(x: Tensor, weight_in: Tensor) -> int:
@@ -93,7 +100,7 @@ def conv_spatial(
     A convolution brings its weights into an order of its own first, each time, which then takes longer than the rest.
     """
     if takes(x, weight) and winograd.fits_spatial(x, weight, stride=stride, padding=padding):
-        return winograd.conv_spatial(x, weight, bias, partial(_product, bias=None))
+        return winograd.conv_spatial(x, weight, bias, _product)
     if not _large(x, weight):
         return ops.conv_spatial(x, weight, bias, stride=stride, padding=padding)
     rows, columns = padding
@@ -110,7 +117,7 @@ def conv_doubled(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`ops.conv_temporal` in the same ways; the product is of every place's frames around, `b f h w (i k)`."""
     if takes(x, weight) and winograd.fits_temporal(x, weight):
-        return winograd.conv_temporal(x, weight, bias, partial(_product, bias=None))
+        return winograd.conv_temporal(x, weight, bias, _product)
     if not _large(x, weight):
         return ops.conv_temporal(x, weight, bias)
     frames = weight.shape[2] // 2
@@ -136,7 +143,7 @@ def takes(x: Tensor, weight: Tensor) -> bool:
     return plain and _available() and x.numel() >= ROWS * x.shape[-1] and not torch.is_grad_enabled()
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 

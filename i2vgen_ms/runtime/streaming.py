@@ -98,7 +98,6 @@ class _Coming:
     """
 
     def __init__(self, source: Tensor, device: torch.device, beside: torch.cuda.Stream | None) -> None:
-        self._device = device
         self._copied: torch.cuda.Event | None = None
         self.buffer = torch.empty_like(source, device=device)
         if beside is None:
@@ -113,6 +112,6 @@ class _Coming:
     def wait(self) -> None:
         """What the current stream is asked for from now on has the copy."""
         if self._copied is not None:
-            stream = torch.cuda.current_stream(self._device)
+            stream = torch.cuda.current_stream(self.buffer.device)
             stream.wait_event(self._copied)
             self.buffer.record_stream(stream)  # which may be another than the one that was current before

@@ -5,7 +5,7 @@ Given a table and a device. It knows neither how an operation is made nor what i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,13 +111,14 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
         wanted = getattr(plain, name)(*(one.float() for one in halves))
         return {f"{name} {what}": (getattr(table, name)(*halves), wanted, HALF_TOLERANCE)}
 
+    def each(name: str, parts: Iterable[object], ours: Sequence[Tensor], wanted: Sequence[Tensor]) -> Pairs:
+        listed = zip(parts, ours, wanted, strict=True)
+        return {f"{name} ({part})": (one, definition, TOLERANCE) for part, one, definition in listed}
+
     def sum_and_norm(name: str, *given: Tensor, **options: Tensor) -> Pairs:
         ours = getattr(table, name)(given[0].clone(), *given[1:], **options)  # which may be put in place
         wanted = getattr(ops, name)(*given, **options)
-        return {
-            f"{name} ({what})": (*pair, TOLERANCE)
-            for what, pair in zip(("sum", "norm"), zip(ours, wanted, strict=True), strict=True)
-        }
+        return each(name, ("sum", "norm"), ours, wanted)
 
     def with_what_is_lacking() -> Pairs:
         made, lacking = table.linear(x, with_bias)
@@ -133,10 +134,7 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
 
     def scales() -> Pairs:
         ours, wanted = (one.group_scales(frame, *channels[:2], rows=30, **large) for one in (table, plain))
-        return {
-            f"group_scales ({what})": (*pair, TOLERANCE)
-            for what, pair in zip(("scale", "offset"), zip(ours, wanted, strict=True), strict=True)
-        }
+        return each("group_scales", ("scale", "offset"), ours, wanted)
 
     def scaled() -> Pairs:
         by = tuple(one.float().reshape(1, 1, 1, 1, -1) for one in channels[:2])
@@ -145,7 +143,7 @@ def probes(table: Ops, device: torch.device) -> dict[str, Callable[[], Pairs]]:
 
     def several() -> Pairs:
         ours, wanted = (one(x, layers) for one in (table.linears, ops.linears))
-        return {f"linears ({number})": (*pair, TOLERANCE) for number, pair in enumerate(zip(ours, wanted, strict=True))}
+        return each("linears", range(len(layers)), ours, wanted)
 
     def onto() -> Pairs:
         def end(one: Ops, given: Sequence[Tensor], out: Tensor | None = None) -> Tensor:

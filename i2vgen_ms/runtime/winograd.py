@@ -10,7 +10,7 @@ convolution gives infinity it may give NaN. It knows nothing of who multiplies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -45,11 +45,14 @@ def conv_spatial(x: Tensor, weight: Tensor, bias: Tensor | None, product: Produc
     matrices, frames = _matrices(weight, axes=2), x.flatten(0, 1)
     out = x.new_empty(*frames.shape[:-1], len(weight))
     h, row = x.shape[2], x[0, 0, 0, :, 0].numel() * _place_bytes(x, weight)
-    for first, last in _spans(len(frames), SOME // (h * row)):
-        for top, end in _spans(h, SOME // ((last - first) * row) // 2 * 2, least=2):
-            given = frames[first:last, max(0, top - 1) : end + 1]
+    count = max(1, SOME // (h * row))
+    for given, made in zip(frames.split(count), out.split(count), strict=True):
+        rows = max(2, SOME // (len(given) * row) // 2 * 2)
+        for top in range(0, h, rows):
+            end = min(h, top + rows)
             edges = int(top == 0), int(end == h)
-            _within(F.pad(given, (0, 0, 1, 1, *edges)), matrices, bias, product, out[first:last, top:end])
+            seen = F.pad(given[:, max(0, top - 1) : end + 1], (0, 0, 1, 1, *edges))
+            _within(seen, matrices, bias, product, made[:, top:end])
     return out.unflatten(0, x.shape[:2])
 
 
@@ -57,10 +60,10 @@ def conv_temporal(x: Tensor, weight: Tensor, bias: Tensor | None, product: Produ
     """`ops.conv_temporal` of what fits, without gradients."""
     matrices, places = _matrices(weight, axes=1), x.flatten(2, 3)
     out = x.new_empty(*places.shape[:-1], len(weight))
-    place = x[:, :, 0, 0, 0].numel() * _place_bytes(x, weight)
-    for first, last in _spans(places.shape[2], SOME // place):
-        given = _inputs(F.pad(places[:, :, first:last], (0, 0, 0, 0, 1, 1)), 1)
-        _put(_outputs(_products(given, matrices, product)), bias, out[:, :, first:last])
+    count = max(1, SOME // (x[:, :, 0, 0, 0].numel() * _place_bytes(x, weight)))
+    for given, made in zip(places.split(count, 2), out.split(count, 2), strict=True):
+        seen = _inputs(F.pad(given, (0, 0, 0, 0, 1, 1)), 1)
+        _put(_outputs(_products(seen, matrices, product)), bias, made)
     return out.unflatten(2, x.shape[2:4])
 
 
@@ -70,12 +73,6 @@ def _is_much(x: Tensor, weight: Tensor) -> bool:
 
 def _place_bytes(x: Tensor, weight: Tensor) -> int:
     return TAKEN * max(weight.shape[:2]) * x.element_size()
-
-
-def _spans(count: int, most: int, *, least: int = 1) -> Iterator[tuple[int, int]]:
-    """(first, beyond the last) of parts of at most so many, and of at least so many but the last."""
-    size = max(least, most)
-    return ((first, min(count, first + size)) for first in range(0, count, size))
 
 
 def _within(x: Tensor, matrices: Tensor, bias: Tensor | None, product: Product, out: Tensor) -> None:
@@ -94,9 +91,7 @@ def _products(given: Tensor, matrices: Tensor, product: Product) -> list[Tensor]
 
 def _inputs(x: Tensor, axis: int) -> Tensor:
     """What the products see of each four places, two apart, along an axis; the four come first."""
-    count = x.shape[axis] // 2 - 1
-    every_other = (*[slice(None)] * axis, slice(None, None, 2))
-    a, b, c, d = (x.narrow(axis, first, 2 * count - 1)[every_other] for first in range(4))
+    a, b, c, d = x.unfold(axis, 4, 2).unbind(-1)
     out = x.new_empty(4, *a.shape)
     for one, (left, right, sign) in zip(out, ((a, c, -1), (b, c, 1), (c, b, -1), (b, d, -1)), strict=True):
         torch.add(left, right, alpha=sign, out=one)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from i2vgen_ms.autoencoder import strips
-from i2vgen_ms.autoencoder.kl import AutoencoderKL
-from i2vgen_ms.runtime.memory import LOW_CHUNKS, PLANS
+from i2vgen_ms.autoencoder.kl import PATIENCE, AutoencoderKL
+from i2vgen_ms.runtime.memory import AT_ONCE, LOW_CHUNKS, PLANS
 from i2vgen_ms.tensors.layers import GroupNorm
 from i2vgen_ms.tensors.ops import Ops
 from tests.autoencoder.peak import PeakBytes
@@ -127,6 +127,10 @@ def test_up_to_four_times_the_budget_a_frame_is_done_at_once(theirs, heights):
     ours.decode_all(latents)
     assert heights
     assert ours.activation_bytes(16, 16) < frame
+
+
+def test_the_plan_reckons_with_as_many_chunks():
+    assert AT_ONCE == PATIENCE
 
 
 def test_gradients_are_those_of_all_at_once(theirs, heights):

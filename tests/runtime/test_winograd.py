@@ -44,6 +44,15 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def agreeing(name: str, x: Tensor, weight: Tensor, bias: bool) -> Tensor:
+    """What the convolution of that name gives, which is its definition."""
+    shift = normal(len(weight), seed=2) if bias else None
+    got: Tensor = getattr(processor, name)(x, weight, shift)
+    wanted = getattr(ops, name)(x.double(), weight.double(), None if shift is None else shift.double())
+    assert relative_error(got, wanted) <= 5e-7
+    return got
+
+
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize(
@@ -66,11 +75,7 @@ def test_within_frames_it_is_the_definition(
 ) -> None:
     monkeypatch.setattr(winograd, "SOME", some)
     x, weight = normal(*size, 24), normal(40, 24, 3, 3, seed=1).to(memory_format=order)
-    shift = normal(40, seed=2) if bias else None
-    got = processor.conv_spatial(x, weight, shift)
-    wanted = ops.conv_spatial(x.double(), weight.double(), None if shift is None else shift.double())
-    assert got.is_contiguous()
-    assert relative_error(got, wanted) <= 5e-7
+    assert agreeing("conv_spatial", x, weight, bias).is_contiguous()
     assert products == [(x[..., 0].numel() // 4 // parts, 24)] * 16 * parts
 
 
@@ -88,10 +93,7 @@ def test_along_frames_it_is_the_definition(
 ) -> None:
     monkeypatch.setattr(winograd, "SOME", some)
     x, weight = normal(2, frames, 9, 13, 24), normal(40, 24, 3, 1, seed=1).to(memory_format=order)
-    shift = normal(40, seed=2) if bias else None
-    got = processor.conv_temporal(x, weight, shift)
-    wanted = ops.conv_temporal(x.double(), weight.double(), None if shift is None else shift.double())
-    assert relative_error(got, wanted) <= 5e-7
+    agreeing("conv_temporal", x, weight, bias)
     assert products == [(frames * 9 * 13 // parts, 24)] * 4 * parts
 
 
